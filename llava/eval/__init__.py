@@ -1,0 +1,1 @@
+"""From reports to scores: metrics, the lmms-eval adapter."""

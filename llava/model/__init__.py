@@ -1,0 +1,1 @@
+"""Tower, projector and language model, and how they are joined, saved and loaded."""

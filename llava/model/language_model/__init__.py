@@ -1,0 +1,1 @@
+"""Qwen3 made bidirectional and trained to unmask."""

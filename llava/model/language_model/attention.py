@@ -1,0 +1,112 @@
+"""How the stock Qwen3 modules attend in both directions, with or without a shared prefix.
+
+Functions over one attention module or one decoder layer of transformers' Qwen3; `modeling_qwen`
+runs them layer by layer. A mask is built only when a batch is ragged, never for visibility.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+def attend(
+    attention: nn.Module,
+    hidden: Tensor,
+    rope: tuple[Tensor, Tensor],
+    past: KeyValue | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, KeyValue]:
+    """Bidirectional attention through one Qwen3Attention module.
+
+    hidden: (B, L, D). past: keys and values (B, kv_heads, P, head_dim) seen before its own.
+    mask: (B, 1, 1, P + L) bool, which keys are real. Returns (B, L, D) and its own keys, values.
+    """
+    shape = (*hidden.shape[:-1], -1, attention.head_dim)
+    query = attention.q_norm(attention.q_proj(hidden).view(shape)).transpose(1, 2)
+    key = attention.k_norm(attention.k_proj(hidden).view(shape)).transpose(1, 2)
+    value = attention.v_proj(hidden).view(shape).transpose(1, 2)
+    query, key = apply_rotary_pos_emb(query, key, *rope)
+    own = (key, value)
+    if past is not None:
+        key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+    groups = attention.num_key_value_groups
+    output = F.scaled_dot_product_attention(
+        query,
+        key.repeat_interleave(groups, dim=1),
+        value.repeat_interleave(groups, dim=1),
+        attn_mask=mask,
+        scale=attention.scaling,
+    )
+    return attention.o_proj(output.transpose(1, 2).flatten(2)), own
+
+
+def layer_pass(
+    layer: nn.Module,
+    hidden: Tensor,
+    rope: tuple[Tensor, Tensor],
+    past: KeyValue | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, KeyValue]:
+    """One decoder layer, bidirectional; arguments as in `attend`."""
+    mixed, own = attend(layer.self_attn, layer.input_layernorm(hidden), rope, past, mask)
+    hidden = hidden + mixed
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden)), own
+
+
+Segment = tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]
+"""Hidden states, rotary embedding, key mask."""
+
+
+def shared_prefix_layer(layer: nn.Module, prefix: Segment, answers: Segment) -> KeyValue:
+    """One layer of both passes; returns the new hidden states of prefix and answers.
+
+    prefix: hidden (B, P, D). answers: hidden (K*B, R, D), copy-major, and a mask over P + R keys.
+    Both passes are in one function, so that gradient checkpointing recomputes them together.
+    """
+    hidden, rope, mask = answers
+    prefix_hidden, (key, value) = layer_pass(layer, prefix[0], prefix[1], mask=prefix[2])
+    copies = len(hidden) // len(prefix_hidden)
+    past = (key.repeat(copies, 1, 1, 1), value.repeat(copies, 1, 1, 1))
+    hidden, _ = layer_pass(layer, hidden, rope, past, mask)
+    return prefix_hidden, hidden
+
+
+def key_mask(masks: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor | None:
+    """Join padding masks (B, L_i) into (B, 1, 1, sum L_i) bool; None when every key is real.
+
+    A row without any real key would attend to nothing (NaN): it gets its first key, which nobody
+    reads.
+    """
+    given = [mask for mask in masks if mask is not None]
+    if not given:
+        return None
+    parts = [
+        given[0].new_ones(len(given[0]), length) if mask is None else mask
+        for mask, length in zip(masks, lengths, strict=True)
+    ]
+    joined = torch.cat(parts, dim=1)
+    first = torch.arange(joined.shape[1], device=joined.device) == 0
+    joined = joined | (~joined.any(dim=1, keepdim=True) & first)
+    return joined[:, None, None, :]
+
+
+def ragged(mask: Tensor | None) -> Tensor | None:
+    """The mask as bool if it hides anything, else None: a batch that is not ragged needs none."""
+    return None if mask is None or bool(mask.all()) else mask.bool()
+
+
+def take_rows(values: Tensor, start: Tensor, length: int) -> Tensor:
+    """values[b, start[b] + i] for i < length, zeros past the end.
+
+    values: (B, L, ...). start: (B,). Returns (B, length, ...).
+    """
+    index = start[:, None] + torch.arange(length, device=values.device)
+    row = torch.arange(len(values), device=values.device)[:, None]
+    taken = values[row, index.clamp(max=values.shape[1] - 1)]
+    outside = index >= values.shape[1]
+    return taken.masked_fill(outside.view(*outside.shape, *[1] * (values.dim() - 2)), 0)

@@ -1,0 +1,57 @@
+"""Configurations: Qwen3's own fields plus what masked diffusion and the image side add."""
+
+from typing import Any
+
+from transformers import Qwen3Config
+
+ATTENTION_MODES = ("full", "prefix")
+
+
+class Qwen3DiffusionConfig(Qwen3Config):
+    """Qwen3 that attends in both directions. Saved as `a2d-qwen3`, the published format.
+
+    attention_mode: `full`, everything attends to everything; `prefix`, image and prompt attend to
+        themselves, the answer attends to all.
+    complementary: score each sample under a pair of masks that share no answer token.
+    loss_weighting: `elbo` (1 / p) or `uniform`.
+    mask_token_id: id of the mask token, set by the builder from the tokenizer.
+    """
+
+    model_type = "a2d-qwen3"
+
+    attention_mode: str = "full"
+    complementary: bool = True
+    loss_weighting: str = "elbo"
+    mask_token_id: int | None = None
+    is_causal: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.attention_mode not in ATTENTION_MODES:
+            raise ValueError(
+                f"attention_mode={self.attention_mode!r} is unknown; choose from {ATTENTION_MODES}"
+            )
+        if "sliding_attention" in self.layer_types:
+            raise ValueError(
+                "use_sliding_window is not supported: a sliding window has no meaning for a canvas "
+                "that is decoded in any order; set use_sliding_window=false in config.json"
+            )
+
+
+class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
+    """The language model's fields, the vision tower's own configuration, and what joins them.
+
+    vision_config: the tower's `SiglipVisionConfig` as a dict.
+    mm_vision_select_layer: which hidden state of the tower is the image (-2: penultimate).
+    mm_projector_type: `mlp2x_gelu` or `linear`.
+    tokenizer_model_max_length: longest sample in tokens, images counted in full.
+    conversation_version: how messages become text, `qwen` or `plain`.
+    """
+
+    model_type = "llava_qwen_diffusion"
+
+    vision_config: dict | None = None
+    mm_vision_select_layer: int = -2
+    mm_projector_type: str = "mlp2x_gelu"
+    tokenizer_model_max_length: int = 8192
+    conversation_version: str = "qwen"

@@ -1,0 +1,346 @@
+"""Qwen3 as a masked-diffusion language model: bidirectional, trained and decoded by unmasking.
+
+The stock Qwen3 of transformers supplies the weights and the sub-modules, so state-dict names are
+Qwen3's; `attention` supplies how they attend. Two attention modes:
+
+full    one pass, everything attends to everything.
+prefix  two passes, layer by layer: the prefix over itself, then the answers (copies on the batch
+        axis) over [prefix keys and values, their own]. The prefix is computed once for all copies
+        of a sample, with gradients through both passes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen3ForCausalLM
+from transformers.utils import ModelOutput
+
+from llava.constants import IGNORE_INDEX
+from llava.diffusion.cache import PrefixCache
+from llava.diffusion.loss import masked_diffusion_loss, token_cross_entropy
+from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
+from llava.diffusion.sampler import Decoded, SamplingConfig, denoise
+from llava.model.language_model.attention import (
+    key_mask,
+    layer_pass,
+    ragged,
+    shared_prefix_layer,
+    take_rows,
+)
+from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.denoising import PromptDenoiser
+
+
+@dataclass
+class MaskedDiffusionOutput(ModelOutput):
+    """loss: scalar, mean over samples. sample_loss: (B,) fp32, its terms. logits: (B, L, V)."""
+
+    loss: Tensor | None = None
+    sample_loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
+    """The language model alone. Loads `a2d-qwen3` and plain `qwen3` checkpoints, tied or not."""
+
+    config_class = Qwen3DiffusionConfig
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        noise: Noise | Sequence[Noise] | None = None,
+        prefix_length: Tensor | None = None,
+    ) -> MaskedDiffusionOutput:
+        """Logits of a canvas, or with labels the denoising loss.
+
+        input_ids or inputs_embeds: (B, L) or (B, L, D). attention_mask: (B, L), right-padded.
+        labels: (B, L), IGNORE_INDEX where there is no target. noise: drawn when absent; several
+        give several views of each sample. prefix_length: (B,), mode `prefix` without labels only:
+        where the answer starts (default: everything is prefix).
+        """
+        embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if labels is not None:
+            return self._denoising_loss(embeds, attention_mask, labels, noise)
+        hidden = self._encode(embeds, attention_mask, prefix_length)
+        return MaskedDiffusionOutput(logits=self.lm_head(hidden))
+
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **sampling: Any
+    ) -> Decoded:
+        """Decode an answer behind each prompt. input_ids: (B, P), right-padded.
+
+        sampling: the fields of `SamplingConfig`; an unknown one raises ValueError.
+        """
+        embeds = self.model.embed_tokens(input_ids)
+        return self.generate_with_embeds(embeds, attention_mask, **sampling)
+
+    @torch.no_grad()
+    def generate_with_embeds(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, **sampling: Any
+    ) -> Decoded:
+        """Decode an answer behind each prompt. inputs_embeds: (B, P, D), right-padded."""
+        config = SamplingConfig.from_dict(sampling)
+        batch, width, _ = inputs_embeds.shape
+        if attention_mask is None:
+            attention_mask = torch.ones(batch, width, device=inputs_embeds.device)
+        length = attention_mask.sum(dim=1).long()
+        longest = int(length.max()) + config.gen_length
+        if longest > self.config.max_position_embeddings:
+            raise ValueError(
+                f"prompt of {int(length.max())} tokens + gen_length={config.gen_length} exceeds "
+                f"the model's max_position_embeddings={self.config.max_position_embeddings}; "
+                "shorten the prompt or gen_length"
+            )
+        cached = config.cache == "prefix" or (
+            config.cache == "auto" and self.config.attention_mode == "prefix"
+        )
+        prompts = PromptDenoiser.start(self, inputs_embeds, length, cached)
+        unconditional = None
+        if config.cfg_scale > 0:
+            masked = self.mask_embedding().expand_as(inputs_embeds)
+            unconditional = PromptDenoiser.start(self, masked, length, cached)
+        result = denoise(
+            prompts,
+            batch,
+            config,
+            mask_token_id=self.config.mask_token_id,
+            pad_token_id=self._pad_token_id(),
+            end_token_ids=self._end_token_ids(),
+            unconditional=unconditional,
+            device=inputs_embeds.device,
+        )
+        result.prefill_passes = int(cached) * (1 if unconditional is None else 2)
+        return result
+
+    def mask_embedding(self) -> Tensor:
+        """Embedding of the mask token, (1, D)."""
+        if self.config.mask_token_id is None:
+            raise ValueError(
+                "config.mask_token_id is not set; load through llava.model.builder or pass "
+                "mask_token_id=... to from_pretrained"
+            )
+        device = self.model.embed_tokens.weight.device
+        return self.model.embed_tokens(torch.tensor([self.config.mask_token_id], device=device))
+
+    def _end_token_ids(self) -> list[int]:
+        ends = self.config.eos_token_id
+        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+    def _pad_token_id(self) -> int:
+        pad, ends = self.config.pad_token_id, self._end_token_ids()
+        if pad is None and not ends:
+            raise ValueError("config has neither pad_token_id nor eos_token_id; set one of them")
+        return ends[-1] if pad is None else pad
+
+    # ------------------------------------------------------------------ loss
+
+    def _denoising_loss(
+        self,
+        embeds: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        noise: Noise | Sequence[Noise] | None,
+    ) -> MaskedDiffusionOutput:
+        """Mask, encode, score the masked rows, weigh. `labels` is not written to."""
+        target_mask = labels != IGNORE_INDEX
+        copies = self._copies(target_mask, noise)
+        masked = torch.stack([copy.masked_indices for copy in copies])  # (K, B, L)
+        p_mask = torch.stack([copy.p_mask for copy in copies])  # (K, B)
+        if self.config.attention_mode == "full":
+            hidden = self._encode_copies(embeds, ragged(attention_mask), masked)
+        else:
+            start, length = answer_span(target_mask, attention_mask)
+            labels = take_rows(labels, start, length)  # (B, R)
+            masked = torch.stack([take_rows(copy, start, length) for copy in masked])
+            hidden = self._encode_answers(embeds, attention_mask, masked, start)
+        token_ce = token_cross_entropy(
+            self.lm_head(hidden[masked]), labels.expand_as(masked)[masked]
+        )
+        sample_loss = masked_diffusion_loss(
+            token_ce, masked, p_mask, target_mask.sum(dim=1), self.config.loss_weighting
+        )
+        return MaskedDiffusionOutput(loss=sample_loss.mean(), sample_loss=sample_loss)
+
+    def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
+        """The masked copies: each view, followed by its complement when the config pairs them."""
+        views = [sample_noise(target_mask)] if noise is None else noise
+        views = [views] if isinstance(views, Noise) else list(views)
+        if not self.config.complementary:
+            return views
+        return [copy for view in views for copy in (view, complement(view, target_mask))]
+
+    def _encode_copies(self, embeds: Tensor, mask: Tensor | None, masked: Tensor) -> Tensor:
+        """Mode full: every masked copy in one pass. masked: (K, B, L). Returns (K, B, L, D)."""
+        noisy = self._noisy(embeds, masked)
+        mask = None if mask is None else mask.repeat(len(masked), 1)
+        return self.full_pass(noisy.flatten(0, 1), mask).view_as(noisy)
+
+    def _encode_answers(
+        self, embeds: Tensor, attention_mask: Tensor | None, masked: Tensor, start: Tensor
+    ) -> Tensor:
+        """Mode prefix: one prefix, K masked answers. masked: (K, B, R). Returns (K, B, R, D)."""
+        segments = split_at(embeds, attention_mask, start, masked.shape[-1])
+        noisy = self._noisy(segments.answers, masked)
+        _, answers = self.shared_prefix_pass(
+            segments.prefix,
+            noisy.flatten(0, 1),
+            start,
+            segments.prefix_mask,
+            segments.answer_mask,
+        )
+        return answers.view_as(noisy)
+
+    def _noisy(self, embeds: Tensor, masked: Tensor) -> Tensor:
+        """(B, L, D) under K masks (K, B, L) -> (K, B, L, D)."""
+        unused = masked.new_empty(0)
+        masked_embed = self.mask_embedding()
+        return torch.stack(
+            [forward_process_embeds(embeds, masked_embed, Noise(unused, copy)) for copy in masked]
+        )
+
+    # ---------------------------------------------------------------- encode
+
+    def _encode(
+        self, embeds: Tensor, attention_mask: Tensor | None, prefix_length: Tensor | None
+    ) -> Tensor:
+        """Hidden states (B, L, D) after the final norm, in the config's attention mode."""
+        if self.config.attention_mode == "full" or prefix_length is None:
+            return self.full_pass(embeds, ragged(attention_mask))
+        batch, total, _ = embeds.shape
+        width = max(1, total - int(prefix_length.min()))
+        segments = split_at(embeds, attention_mask, prefix_length, width)
+        prefix, answers = self.shared_prefix_pass(
+            segments.prefix,
+            segments.answers,
+            prefix_length,
+            segments.prefix_mask,
+            segments.answer_mask,
+        )
+        prefix = F.pad(prefix, (0, 0, 0, total - prefix.shape[1]))
+        offset = torch.arange(total, device=embeds.device) - prefix_length[:, None]
+        row = torch.arange(batch, device=embeds.device)[:, None]
+        answers = answers[row, offset.clamp(min=0, max=width - 1)]  # back to (B, L, D)
+        return torch.where((offset >= 0).unsqueeze(-1), answers, prefix)
+
+    def full_pass(
+        self, embeds: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """All layers, everything attends to everything.
+
+        embeds: (B, L, D). mask: (B, L) or None. positions: (B, L), 0 ... L-1 when absent.
+        """
+        if positions is None:
+            positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        rope = self.model.rotary_emb(embeds, positions)
+        keys = key_mask([mask], [embeds.shape[1]])
+        hidden = embeds
+        for layer in self.model.layers:
+            hidden, _ = self._run(layer_pass, layer, hidden, rope, None, keys)
+        return self.model.norm(hidden)
+
+    def shared_prefix_pass(
+        self,
+        prefix: Tensor,
+        answers: Tensor,
+        prefix_length: Tensor,
+        prefix_mask: Tensor | None,
+        answer_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """All layers of both passes of mode prefix.
+
+        prefix: (B, P, D). answers: (K*B, R, D), copy-major, each continuing at its sample's
+        prefix_length (B,). Masks (B, P), (B, R) or None. Returns both after the final norm.
+        """
+        width, length = prefix.shape[1], answers.shape[1]
+        copies = len(answers) // len(prefix)
+        device = prefix.device
+        prefix_rope = self.model.rotary_emb(prefix, torch.arange(width, device=device)[None])
+        positions = prefix_length[:, None] + torch.arange(length, device=device)
+        answer_rope = self.model.rotary_emb(answers, positions.repeat(copies, 1))
+        prefix_keys = key_mask([prefix_mask], [width])
+        answer_keys = key_mask([prefix_mask, answer_mask], [width, length])
+        answer_keys = None if answer_keys is None else answer_keys.repeat(copies, 1, 1, 1)
+        for layer in self.model.layers:
+            prefix, answers = self._run(
+                shared_prefix_layer,
+                layer,
+                (prefix, prefix_rope, prefix_keys),
+                (answers, answer_rope, answer_keys),
+            )
+        return self.model.norm(prefix), self.model.norm(answers)
+
+    def prefill(self, prefix: Tensor, mask: Tensor | None) -> PrefixCache:
+        """Keys and values of a prefix attending to itself alone. prefix: (B, P, D)."""
+        rope = self.model.rotary_emb(
+            prefix, torch.arange(prefix.shape[1], device=prefix.device)[None]
+        )
+        keys, hidden, layers = key_mask([mask], [prefix.shape[1]]), prefix, []
+        for layer in self.model.layers:
+            hidden, own = layer_pass(layer, hidden, rope, None, keys)
+            layers.append(own)
+        return PrefixCache(tuple(layers), mask)
+
+    def canvas_pass(self, answers: Tensor, cache: PrefixCache, prefix_length: Tensor) -> Tensor:
+        """Hidden states of the canvas over a cached prefix. answers: (B, R, D) -> (B, R, D)."""
+        length, width = answers.shape[1], cache.layers[0][0].shape[2]
+        positions = prefix_length[:, None] + torch.arange(length, device=answers.device)
+        rope = self.model.rotary_emb(answers, positions)
+        keys = key_mask([cache.prefix_mask, None], [width, length])
+        hidden = answers
+        for layer, past in zip(self.model.layers, cache.layers, strict=True):
+            hidden, _ = layer_pass(layer, hidden, rope, past, keys)
+        return self.model.norm(hidden)
+
+    def _run(self, function: Callable, *arguments: Any) -> Any:
+        """Call a layer function, recomputing it in the backward pass if checkpointing is on."""
+        if self.model.gradient_checkpointing and self.training:
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+
+def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, int]:
+    """Where each row's answer starts (B,) and how long the longest is.
+
+    The answer region is everything from the first target on; a row without a target has none, and
+    all of it is prefix. target_mask: (B, L) bool. attention_mask: (B, L) or None.
+    """
+    total = target_mask.shape[1]
+    real = torch.full_like(target_mask[:, 0], total, dtype=torch.long)
+    if attention_mask is not None:
+        real = attention_mask.sum(dim=1).long()
+    start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
+    return start, max(1, int((real - start).max()))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A batch cut at each row's prefix length; a mask is None when nothing is ragged."""
+
+    prefix: Tensor  # (B, P, D)
+    answers: Tensor  # (B, R, D)
+    prefix_mask: Tensor | None  # (B, P)
+    answer_mask: Tensor | None  # (B, R)
+
+
+def split_at(embeds: Tensor, attention_mask: Tensor | None, start: Tensor, width: int) -> Segments:
+    """Cut embeds (B, L, D) at start (B,) into a prefix and `width` answer positions."""
+    position = torch.arange(embeds.shape[1], device=embeds.device)
+    real = position.expand(embeds.shape[:2]) >= 0
+    if attention_mask is not None:
+        real = attention_mask.bool()
+    prefix_width = int(start.max())
+    inside = start[:, None] + position[:width] < embeds.shape[1]
+    return Segments(
+        prefix=embeds[:, :prefix_width],
+        answers=take_rows(embeds, start, width),
+        prefix_mask=ragged(position[:prefix_width] < start[:, None]),
+        answer_mask=ragged(take_rows(real, start, width) & inside),
+    )
