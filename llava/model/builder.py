@@ -1,0 +1,273 @@
+"""The one place where a model comes into being: from two backbones, or from a checkpoint folder.
+
+Everything that must fit is checked here: every tensor present and of the right shape, the mask
+token inside the embedding, the image processor the tower's own, the projector between the two.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
+from llava.conversation import token_id
+from llava.mm_utils import load_image_processor
+from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
+from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
+from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.projector import build_projector
+from llava.model.siglip_encoder import SiglipVisionTower
+
+PROJECTOR_FILE = "mm_projector.safetensors"
+_LANGUAGE_MODEL_TYPES = ("qwen3", "a2d-qwen3")
+
+
+class Loaded(NamedTuple):
+    """What a model is used with. context_len: longest sequence in tokens, images counted."""
+
+    tokenizer: PreTrainedTokenizerBase
+    model: LlavaQwenForMaskedDiffusion
+    image_processor: Any
+    context_len: int
+
+
+def load_pretrained_model(
+    model_path: str | Path,
+    model_base: str | Path | None = None,
+    model_name: str | None = None,
+    device: str | torch.device | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+) -> Loaded:
+    """Load for inference: a checkpoint folder of this project, or (with `model_base`) backbones.
+
+    model_path: a checkpoint folder; or a vision tower when `model_base` names a language model;
+    or a folder with a trained projector, whose config names both backbones.
+    model_name: accepted for callers of LLaVA's builder; the config says what the model is.
+    device: default cuda when there is one. torch_dtype: default bf16 on cuda, fp32 elsewhere.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if torch_dtype is None:
+        torch_dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    elif isinstance(torch_dtype, str):
+        torch_dtype = getattr(torch, torch_dtype)
+    if model_base is not None:
+        loaded = build_from_backbones(model_base, model_path)
+    else:
+        loaded = load_checkpoint(model_path)
+    loaded.model.to(device=device, dtype=torch_dtype).eval()
+    return loaded
+
+
+def load_checkpoint(folder: str | Path) -> Loaded:
+    """A checkpoint folder written by `save_checkpoint`, in fp32 on the CPU."""
+    folder = Path(folder)
+    config = _read_config(folder)
+    if config.get("model_type") != LlavaQwenDiffusionConfig.model_type:
+        raise ValueError(
+            f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, not a checkpoint "
+            f"of this project ({LlavaQwenDiffusionConfig.model_type!r}); to start from backbones "
+            "give a language model and a vision tower"
+        )
+    if (folder / PROJECTOR_FILE).is_file() and not any(folder.glob("model*.safetensors")):
+        raise ValueError(
+            f"{str(folder)!r} is the output of stage 1: a projector only. Give it to stage 2 as "
+            "--pretrain_mm_mlp_adapter"
+        )
+    model = _from_pretrained(LlavaQwenForMaskedDiffusion, folder)
+    tokenizer = load_tokenizer(folder, model.model.embed_tokens.num_embeddings)
+    image_processor = load_image_processor(folder)
+    check_image_processor(image_processor, model.vision_tower)
+    return Loaded(tokenizer, model, image_processor, _context_length(model))
+
+
+def build_from_backbones(
+    language_model: str | Path,
+    vision_tower: str | Path,
+    *,
+    projector_type: str = "mlp2x_gelu",
+    select_layer: int = -2,
+    **settings: Any,
+) -> Loaded:
+    """A fresh projector between a language model and a vision tower (hub names or folders).
+
+    language_model: `a2d-qwen3` or plain `qwen3`. vision_tower: a SigLIP checkpoint.
+    settings: fields of `LlavaQwenDiffusionConfig`, such as attention_mode; others are refused.
+    """
+    language = load_language_model(language_model)
+    tokenizer = load_tokenizer(language_model, language.model.embed_tokens.num_embeddings)
+    tower = SiglipVisionTower(vision_tower, select_layer)
+    image_processor = load_image_processor(vision_tower)
+    check_image_processor(image_processor, tower)
+    config = _join_configs(language, tower, tokenizer, projector_type, select_layer, settings)
+    with torch.device("meta"):
+        model = LlavaQwenForMaskedDiffusion(config)
+    model.model, model.lm_head, model.vision_tower = language.model, language.lm_head, tower
+    model.mm_projector = build_projector(
+        projector_type, tower.config.hidden_size, config.hidden_size
+    )
+    model.model.config = config
+    return Loaded(tokenizer, model.eval(), image_processor, _context_length(model))
+
+
+def load_language_model(path: str | Path) -> Qwen3ForMaskedDiffusion:
+    """The language model alone, from `a2d-qwen3` or plain `qwen3` weights; fp32 on the CPU."""
+    if Path(path).is_dir():
+        model_type = _read_config(Path(path)).get("model_type")
+        if model_type not in _LANGUAGE_MODEL_TYPES:
+            raise ValueError(
+                f"language model {str(path)!r} is of type {model_type!r}; "
+                f"give one of {_LANGUAGE_MODEL_TYPES}"
+            )
+    return _from_pretrained(Qwen3ForMaskedDiffusion, path)
+
+
+def load_tokenizer(path: str | Path, embedding_rows: int) -> PreTrainedTokenizerBase:
+    """The tokenizer with its mask token, added as <|mask|> when absent.
+
+    The embedding is never resized: Qwen3's has spare rows, and the mask token must be one of them.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(str(path))
+    for token in (IM_START, IM_END, END_OF_TEXT):
+        token_id(tokenizer, token)
+    if tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
+    if tokenizer.mask_token_id >= embedding_rows:
+        raise ValueError(
+            f"the mask token {tokenizer.mask_token!r} of tokenizer {str(path)!r} has id "
+            f"{tokenizer.mask_token_id}, outside the embedding of {embedding_rows} rows; "
+            "use the tokenizer and the language model of one checkpoint"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = END_OF_TEXT
+    return tokenizer
+
+
+def check_image_processor(image_processor: Any, tower: SiglipVisionTower) -> None:
+    """ValueError unless the processor makes images of the tower's size."""
+    size, wanted = dict(image_processor.size), tower.config.image_size
+    if size != {"height": wanted, "width": wanted}:
+        raise ValueError(
+            f"the image processor makes images of {size}, the vision tower reads {wanted} x "
+            f"{wanted} ({tower.num_tokens} tokens); keep preprocessor_config.json and the tower of "
+            "one checkpoint together"
+        )
+
+
+def save_checkpoint(folder: str | Path, loaded: Loaded, state_dict: dict | None = None) -> None:
+    """Write a self-contained folder: config, safetensors, tokenizer, image processor."""
+    loaded.model.save_pretrained(str(folder), state_dict=state_dict)
+    loaded.tokenizer.save_pretrained(str(folder))
+    loaded.image_processor.save_pretrained(str(folder))
+
+
+def save_projector(folder: str | Path, model: LlavaQwenForMaskedDiffusion) -> None:
+    """Write what stage 1 trained, the projector alone, beside the model's config."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: value.contiguous().cpu() for key, value in model.mm_projector.state_dict().items()
+    }
+    save_file(state, folder / PROJECTOR_FILE, metadata={"format": "pt"})
+    model.config.save_pretrained(str(folder))
+
+
+def load_projector(model: LlavaQwenForMaskedDiffusion, folder: str | Path) -> None:
+    """Load the projector of stage 1 into a model; it must fit its tower and language model."""
+    file = Path(folder)
+    file = file / PROJECTOR_FILE if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no projector at {str(file)!r}; run stage 1 first, or give its output folder"
+        )
+    try:
+        state = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(
+            f"projector {str(file)!r} is damaged: {error}; run stage 1 again"
+        ) from error
+    _check_projector(state, model.mm_projector, file)
+    model.mm_projector.load_state_dict(state)
+
+
+def _check_projector(state: dict[str, torch.Tensor], projector: nn.Module, file: Path) -> None:
+    wanted = {key: tuple(value.shape) for key, value in projector.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if wanted != found:
+        raise ValueError(
+            f"projector {str(file)!r} does not fit this vision tower and language model: it has "
+            f"{found}, they need {wanted}; run stage 1 with the same two backbones"
+        )
+
+
+def _from_pretrained(model_class: type[PreTrainedModel], path: str | Path) -> PreTrainedModel:
+    """Load in fp32; a missing, unknown or misshapen tensor is an error that names it."""
+    try:
+        model, report = model_class.from_pretrained(
+            str(path),
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+        )
+    except SafetensorError as error:
+        raise ValueError(f"a weight file of {str(path)!r} is damaged: {error}") from error
+    problems = {
+        "lacks": sorted(report["missing_keys"]),
+        "holds unknown": sorted(report["unexpected_keys"]),
+        "misshapes": [f"{key} {tuple(a)} instead of {tuple(b)}"
+                      for key, a, b in sorted(report["mismatched_keys"])],
+    }  # fmt: skip
+    for problem, keys in problems.items():
+        if keys:
+            more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+            raise ValueError(
+                f"checkpoint {str(path)!r} {problem} tensors: {', '.join(keys[:8])}{more}; "
+                "copy it again, or check that config.json belongs to it"
+            )
+    return model
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no checkpoint folder: it has no config.json")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not JSON: {error}") from error
+
+
+def _join_configs(
+    language: Qwen3ForMaskedDiffusion,
+    tower: SiglipVisionTower,
+    tokenizer: PreTrainedTokenizerBase,
+    projector_type: str,
+    select_layer: int,
+    settings: dict[str, Any],
+) -> LlavaQwenDiffusionConfig:
+    known = LlavaQwenDiffusionConfig().to_dict()
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"unknown model setting {key}={value!r}; known: {', '.join(known)}")
+    fields = language.config.to_dict() | {
+        "vision_config": tower.config.to_dict(),
+        "mm_vision_select_layer": select_layer,
+        "mm_projector_type": projector_type,
+        "mask_token_id": tokenizer.mask_token_id,
+        "pad_token_id": token_id(tokenizer, END_OF_TEXT),
+        "eos_token_id": [token_id(tokenizer, IM_END), token_id(tokenizer, END_OF_TEXT)],
+    }
+    for name in ("model_type", "architectures", "transformers_version", "_name_or_path"):
+        fields.pop(name, None)
+    return LlavaQwenDiffusionConfig(**(fields | settings))
+
+
+def _context_length(model: LlavaQwenForMaskedDiffusion) -> int:
+    config = model.config
+    return min(config.tokenizer_model_max_length, config.max_position_embeddings)

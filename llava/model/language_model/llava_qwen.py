@@ -1,0 +1,119 @@
+"""The whole model: SigLIP sees, the projector translates, Qwen3 writes by unmasking."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SiglipVisionConfig
+
+from llava.diffusion.masking import Noise
+from llava.diffusion.sampler import Decoded
+from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
+from llava.model.language_model.modeling_qwen import (
+    MaskedDiffusionOutput,
+    Qwen3ForMaskedDiffusion,
+)
+from llava.model.llava_arch import Splice, plan_splice, splice_embeds, splice_labels
+from llava.model.projector import build_projector
+from llava.model.siglip_encoder import SiglipVisionTower
+
+
+class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
+    """`Qwen3ForMaskedDiffusion` with images: state-dict names are Qwen3's, `vision_tower.*` and
+    `mm_projector.*`."""
+
+    config_class = LlavaQwenDiffusionConfig
+    _no_split_modules = ["Qwen3DecoderLayer", "SiglipEncoderLayer"]  # noqa: RUF012 (transformers')
+
+    def __init__(self, config: LlavaQwenDiffusionConfig) -> None:
+        super().__init__(config)
+        if config.vision_config is None:
+            raise ValueError("config.vision_config is missing; build through llava.model.builder")
+        vision_config = SiglipVisionConfig(**config.vision_config)
+        self.vision_tower = SiglipVisionTower(
+            select_layer=config.mm_vision_select_layer, config=vision_config
+        )
+        self.mm_projector = build_projector(
+            config.mm_projector_type, vision_config.hidden_size, config.hidden_size
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        noise: Noise | Sequence[Noise] | None = None,
+        prefix_length: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> MaskedDiffusionOutput:
+        """As the language model's, with images spliced in.
+
+        input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (I, 3, H, W), the images of
+        the batch row by row, or None. labels, attention_mask and noise are in the coordinates of
+        input_ids; logits, and prefix_length, in those of the spliced batch.
+        """
+        if inputs_embeds is None:
+            inputs_embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
+            attention_mask = splice.attention_mask
+            if labels is not None:
+                labels = splice_labels(splice, labels)
+            noise = _splice_noise(splice, noise)
+        return super().forward(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            labels=labels,
+            noise=noise,
+            prefix_length=prefix_length,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        images: Tensor | None = None,
+        **sampling: Any,
+    ) -> Decoded:
+        """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
+        embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
+        return self.generate_with_embeds(embeds, splice.attention_mask, **sampling)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Pixel values (I, 3, H, W) -> image tokens in the language model's width (I, N, D)."""
+        return self.mm_projector(self.vision_tower(images))
+
+    def embed_with_images(
+        self, input_ids: Tensor, attention_mask: Tensor | None, images: Tensor | None
+    ) -> tuple[Tensor, Splice]:
+        """Embeddings (B, L, D) of a batch with its images in place, and where everything went."""
+        width = self.config.hidden_size
+        if images is not None and len(images):
+            features = self.encode_images(images)  # (I, N, D)
+        else:
+            features = self._no_images(input_ids)
+        counts = torch.full((len(features),), features.shape[1], device=input_ids.device)
+        splice = plan_splice(input_ids, counts, attention_mask)
+        embeds = splice_embeds(
+            splice, input_ids, features.reshape(-1, width), self.model.embed_tokens
+        )
+        return embeds, splice
+
+    def _no_images(self, input_ids: Tensor) -> Tensor:
+        """(0, N, D). In training through a blank image, so that every rank runs every module."""
+        size, channels = self.vision_tower.config.image_size, self.vision_tower.config.num_channels
+        if not self.training:
+            return torch.zeros(0, self.vision_tower.num_tokens, self.config.hidden_size)
+        blank = torch.zeros(1, channels, size, size, device=input_ids.device)
+        return self.encode_images(blank)[:0]
+
+
+def _splice_noise(
+    splice: Splice, noise: Noise | Sequence[Noise] | None
+) -> Noise | list[Noise] | None:
+    if noise is None:
+        return None
+    if isinstance(noise, Noise):
+        return Noise(noise.p_mask, splice.spread(noise.masked_indices, False))
+    return [Noise(view.p_mask, splice.spread(view.masked_indices, False)) for view in noise]
