@@ -1,0 +1,250 @@
+"""MIMIC-CXR: `annotation_with_clinic_info.json` -> {train,val,test}_llave_llada.json.
+
+    python -m llava.data.mimic_cxr --annotation annotation_with_clinic_info.json \\
+        --image-root mimic-cxr/files --output data/
+
+The annotation file has no public source and every copy differs a little, so it is read tolerantly
+where the meaning is clear, and refused where it is not:
+
+- a dictionary of splits, or a flat list whose entries name their `split`; `validate` is `val`;
+- clinical fields at the top of an entry or in a dictionary inside it, in any letter case;
+- null, NaN, "" and "None" mean that a field is absent;
+- `image_path` is text or a list, with or without the leading `files/`.
+
+What is cleaned: `___` (removed with what it was glued to), line breaks, and in the clinical fields
+the `//` and `?` that radiology requests are written with. A report keeps every other character: it
+is the answer that the scores are computed against.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from llava.constants import CLINICAL_FIELDS
+from llava.data.cleaning import present_text, remove_marks, shown
+from llava.data.counts import ConversionReport
+from llava.data.records import (
+    PER_STUDY,
+    Locate,
+    Study,
+    check_output,
+    convert,
+    finish,
+    image_name,
+    run_command,
+)
+from llava.mm_utils import resolve_image_path
+
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+}
+_MARK = r"_{2,}"
+_REQUEST_SIGNS = re.compile(r"/{2,}|(?<![^\s/])\?+")
+"""`//`, and a `?` in front of a word; one behind a word is punctuation and stays."""
+_FILES = "files"
+
+
+def read_annotation(path: Path) -> Iterator[Study]:
+    """The entries of an annotation file, in its order; the module says what is accepted.
+
+    Raises ValueError naming the file, the entry, the field and the value on anything else.
+    """
+    for split, where, entry in _entries(_load_json(path), path):
+        images = _images(entry.get("image_path"), f"{where}, 'image_path'")
+        report = present_text(entry.get("report"), f"{where}, 'report'")
+        yield Study(
+            id=_entry_id(entry, images, where),
+            split=split,
+            images=images,
+            report=clean_report(report or ""),
+            context=_context(entry, where),
+        )
+
+
+def clean_context(text: str) -> str:
+    """A clinical field on one line: `___F with cough // ? fever` -> `F with cough fever`."""
+    return remove_marks(_REQUEST_SIGNS.sub(" ", text), _MARK)
+
+
+def clean_report(text: str) -> str:
+    """A report on one line, without its de-identification marks."""
+    return remove_marks(text, _MARK)
+
+
+def image_locator(root: Path, check: bool) -> Locate:
+    """Listed image -> the path to write: with or without `files/`, whichever lies under `root`.
+
+    Without `check` no image is looked for: all are written with `files/` when `root` has a folder
+    of that name, and without it otherwise.
+    """
+    if check and not root.is_dir():
+        raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")
+    prefixed = (root / _FILES).is_dir()
+
+    def locate(image: str, entry: str) -> str | None:
+        forms = (
+            [image, f"{_FILES}/{image}"] if check else [f"{_FILES}/{image}" if prefixed else image]
+        )
+        for form in forms:
+            path = resolve_image_path(root, form, entry)
+            if not check or os.path.isfile(path):
+                return form
+        return None
+
+    return locate
+
+
+def _load_json(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f"--annotation {shown(str(path))} does not exist or is not a file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON in UTF-8: {error}") from error
+
+
+def _entries(content: object, path: Path) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """(split, the entry's place in words, entry) from either of the two shapes."""
+    if not isinstance(content, (dict, list)) or not content:
+        raise ValueError(
+            f"{path} holds {shown(content)}; it must be an object of splits "
+            '{"train": [...], "val": [...], "test": [...]} or a list of entries with "split"'
+        )
+    lists = content if isinstance(content, dict) else {None: content}
+    for key, entries in lists.items():
+        split = None if key is None else _split_name(key, f"{path}, top-level key")
+        if not isinstance(entries, list):
+            raise ValueError(
+                f"{path}, {key!r} holds {shown(entries)}; it must be a list of entries"
+            )
+        for index, entry in enumerate(entries):
+            where = f"{path}, entry {index}" + (f" of {shown(key)}" if key else "")
+            if not isinstance(entry, dict):
+                raise ValueError(f"{where} is {shown(entry)}; an entry must be a JSON object")
+            yield _entry_split(entry, split, where), where, entry
+
+
+def _entry_split(entry: Mapping[str, object], listed: str | None, where: str) -> str:
+    """The split of an entry: where it is listed, or what it says; never two different ones."""
+    said = entry.get("split")
+    if listed and said is None:
+        return listed
+    split = _split_name(said, f"{where}, 'split'")
+    if listed and split != listed:
+        raise ValueError(
+            f"{where} is listed under {listed!r} but its 'split' says {said!r}; make them agree"
+        )
+    return split
+
+
+def _split_name(value: object, where: str) -> str:
+    split = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
+    if split is None:
+        raise ValueError(f"{where} is {shown(value)}; the split names are {', '.join(SPLIT_NAMES)}")
+    return split
+
+
+def _images(value: object, where: str) -> tuple[str, ...]:
+    """The listed images, without a leading `files/`: the locator puts it back where it belongs."""
+    listed = value if isinstance(value, list) else [value] if present_text(value, where) else []
+    images = []
+    for index, image in enumerate(listed):
+        text = present_text(image, f"{where}[{index}]")
+        if text is None:
+            raise ValueError(f"{where}[{index}] is {shown(image)}; name a file or remove it")
+        path = PurePosixPath(text.strip())
+        images.append(str(path.relative_to(_FILES) if path.parts[:1] == (_FILES,) else path))
+    return tuple(images)
+
+
+def _entry_id(entry: Mapping[str, object], images: Sequence[str], where: str) -> str:
+    """The entry's own id, else the name of its first image, else its place in the file."""
+    value = entry.get("id")
+    number = isinstance(value, int) and not isinstance(value, bool)
+    given = str(value) if number else present_text(value, f"{where}, 'id'")
+    return (given or "").strip() or (image_name(images[0]) if images else where)
+
+
+def _context(entry: Mapping[str, object], where: str) -> dict[str, str]:
+    """The clinical fields that are present: at the top of the entry, else in dictionaries in it."""
+    nested = [block for block in entry.values() if isinstance(block, dict)]
+    context = {}
+    for name in CLINICAL_FIELDS:
+        found = _texts(entry, name, where)
+        for block in nested if not found else ():
+            found |= _texts(block, name, where)
+        if len(found) > 1:
+            texts = " and ".join(map(shown, sorted(found)))
+            raise ValueError(f"{where} holds different texts for {name!r}: {texts}; keep one")
+        if found:
+            context[name] = found.pop()
+    return context
+
+
+def _texts(block: Mapping[str, object], name: str, where: str) -> set[str]:
+    """The distinct cleaned texts under the keys of `block` that spell `name`, in any case."""
+    given = [
+        present_text(value, f"{where}, {key!r}")
+        for key, value in block.items()
+        if key.strip().lower() == name
+    ]
+    return {cleaned for text in given if text and (cleaned := clean_context(text))}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.data.mimic_cxr",
+        description="Convert MIMIC-CXR's annotation_with_clinic_info.json into "
+        "{train,val,test}_llave_llada.json, the conversations that training and evaluation read. "
+        "What is left out is counted, with the reason.",
+    )
+    parser.add_argument("--annotation", type=Path, required=True, help="the annotation file")
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        required=True,
+        help="folder that the listed image paths start from (with or without files/)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    parser.add_argument(
+        "--per-study",
+        choices=PER_STUDY,
+        default="all",
+        help="of an entry with several images, take all (default) or the first that exists",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the conversion that is in --output"
+    )
+    parser.add_argument(
+        "--no-image-check",
+        dest="image_check",
+        action="store_false",
+        help="do not look whether each image file exists",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+
+    def command() -> None:
+        check_output(arguments.output, arguments.overwrite)
+        locate = image_locator(arguments.image_root, arguments.image_check)
+        report = ConversionReport()
+        studies = read_annotation(arguments.annotation)
+        conversations = convert(studies, locate, report, arguments.per_study)
+        finish(conversations, report, arguments.output, arguments.overwrite)
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
