@@ -12,12 +12,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
 from llava.mm_utils import load_image_processor
-from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
+from llava.model.language_model.configuration_qwen import (
+    LlavaQwenDiffusionConfig,
+    Qwen3DiffusionConfig,
+)
 from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.projector import build_projector
@@ -78,6 +81,9 @@ def load_checkpoint(folder: str | Path) -> Loaded:
             f"{str(folder)!r} is the output of stage 1: a projector only. Give it to stage 2 as "
             "--pretrain_mm_mlp_adapter"
         )
+    AutoConfig.register(  # or the tokenizer's loader warns of a type it does not know
+        LlavaQwenDiffusionConfig.model_type, LlavaQwenDiffusionConfig, exist_ok=True
+    )
     model = _from_pretrained(LlavaQwenForMaskedDiffusion, folder)
     tokenizer = load_tokenizer(folder, model.model.embed_tokens.num_embeddings)
     image_processor = load_image_processor(folder)
@@ -98,6 +104,7 @@ def build_from_backbones(
     language_model: `a2d-qwen3` or plain `qwen3`. vision_tower: a SigLIP checkpoint.
     settings: fields of `LlavaQwenDiffusionConfig`, such as attention_mode; others are refused.
     """
+    AutoConfig.register(Qwen3DiffusionConfig.model_type, Qwen3DiffusionConfig, exist_ok=True)
     language = load_language_model(language_model)
     tokenizer = load_tokenizer(language_model, language.model.embed_tokens.num_embeddings)
     tower = SiglipVisionTower(vision_tower, select_layer)
@@ -131,15 +138,21 @@ def load_tokenizer(path: str | Path, embedding_rows: int) -> PreTrainedTokenizer
 
     The embedding is never resized: Qwen3's has spare rows, and the mask token must be one of them.
     """
-    tokenizer = AutoTokenizer.from_pretrained(str(path))
+    return prepare_tokenizer(AutoTokenizer.from_pretrained(str(path)), embedding_rows)
+
+
+def prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, embedding_rows: int
+) -> PreTrainedTokenizerBase:
+    """Check the chat tokens, add a mask token when there is none, both inside the embedding."""
     for token in (IM_START, IM_END, END_OF_TEXT):
         token_id(tokenizer, token)
     if tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
     if tokenizer.mask_token_id >= embedding_rows:
         raise ValueError(
-            f"the mask token {tokenizer.mask_token!r} of tokenizer {str(path)!r} has id "
-            f"{tokenizer.mask_token_id}, outside the embedding of {embedding_rows} rows; "
+            f"the mask token {tokenizer.mask_token!r} of tokenizer {tokenizer.name_or_path!r} has "
+            f"id {tokenizer.mask_token_id}, outside the embedding of {embedding_rows} rows; "
             "use the tokenizer and the language model of one checkpoint"
         )
     if tokenizer.pad_token is None:
@@ -165,15 +178,15 @@ def save_checkpoint(folder: str | Path, loaded: Loaded, state_dict: dict | None 
     loaded.image_processor.save_pretrained(str(folder))
 
 
-def save_projector(folder: str | Path, model: LlavaQwenForMaskedDiffusion) -> None:
-    """Write what stage 1 trained, the projector alone, beside the model's config."""
+def save_projector(
+    folder: str | Path, config: LlavaQwenDiffusionConfig, state: dict[str, torch.Tensor]
+) -> None:
+    """Write what stage 1 trained, the projector's tensors alone, beside the model's config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        key: value.contiguous().cpu() for key, value in model.mm_projector.state_dict().items()
-    }
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     save_file(state, folder / PROJECTOR_FILE, metadata={"format": "pt"})
-    model.config.save_pretrained(str(folder))
+    config.save_pretrained(str(folder))
 
 
 def load_projector(model: LlavaQwenForMaskedDiffusion, folder: str | Path) -> None:
@@ -256,16 +269,19 @@ def _join_configs(
         if key not in known:
             raise ValueError(f"unknown model setting {key}={value!r}; known: {', '.join(known)}")
     fields = language.config.to_dict() | {
-        "vision_config": tower.config.to_dict(),
+        "vision_config": _without(tower.config.to_dict(), "_name_or_path"),
         "mm_vision_select_layer": select_layer,
         "mm_projector_type": projector_type,
         "mask_token_id": tokenizer.mask_token_id,
         "pad_token_id": token_id(tokenizer, END_OF_TEXT),
         "eos_token_id": [token_id(tokenizer, IM_END), token_id(tokenizer, END_OF_TEXT)],
     }
-    for name in ("model_type", "architectures", "transformers_version", "_name_or_path"):
-        fields.pop(name, None)
-    return LlavaQwenDiffusionConfig(**(fields | settings))
+    own = ("model_type", "architectures", "transformers_version", "_name_or_path")
+    return LlavaQwenDiffusionConfig(**(_without(fields, *own) | settings))
+
+
+def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _context_length(model: LlavaQwenForMaskedDiffusion) -> int:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from llava.diffusion.masking import Noise
-from llava.diffusion.sampler import Decoded
+from llava.diffusion.sampler import Decoded, SamplingConfig
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
@@ -37,6 +38,13 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         self.mm_projector = build_projector(
             config.mm_projector_type, vision_config.hidden_size, config.hidden_size
         )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Called by `from_pretrained` for what a checkpoint does not hold: buffers, here."""
+        super()._init_weights(module)
+        if isinstance(module, SiglipVisionEmbeddings):
+            module.position_ids.copy_(torch.arange(module.num_positions).expand(1, -1))
 
     def forward(
         self,
@@ -78,7 +86,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
     ) -> Decoded:
         """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
         embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
-        return self.generate_with_embeds(embeds, splice.attention_mask, **sampling)
+        return self.decode(embeds, splice.attention_mask, SamplingConfig.from_dict(sampling))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixel values (I, 3, H, W) -> image tokens in the language model's width (I, N, D)."""

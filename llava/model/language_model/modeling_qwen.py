@@ -82,23 +82,22 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         embeds = self.model.embed_tokens(input_ids)
         return self.generate_with_embeds(embeds, attention_mask, **sampling)
 
-    @torch.no_grad()
     def generate_with_embeds(
         self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, **sampling: Any
     ) -> Decoded:
         """Decode an answer behind each prompt. inputs_embeds: (B, P, D), right-padded."""
-        config = SamplingConfig.from_dict(sampling)
+        return self.decode(inputs_embeds, attention_mask, SamplingConfig.from_dict(sampling))
+
+    @torch.no_grad()
+    def decode(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, config: SamplingConfig
+    ) -> Decoded:
+        """`generate_with_embeds` with its settings already checked."""
         batch, width, _ = inputs_embeds.shape
-        if attention_mask is None:
-            attention_mask = torch.ones(batch, width, device=inputs_embeds.device)
-        length = attention_mask.sum(dim=1).long()
-        longest = int(length.max()) + config.gen_length
-        if longest > self.config.max_position_embeddings:
-            raise ValueError(
-                f"prompt of {int(length.max())} tokens + gen_length={config.gen_length} exceeds "
-                f"the model's max_position_embeddings={self.config.max_position_embeddings}; "
-                "shorten the prompt or gen_length"
-            )
+        length = torch.full((batch,), width, device=inputs_embeds.device)
+        if attention_mask is not None:
+            length = attention_mask.sum(dim=1).long()
+        self._check_positions(int(length.max()), config)
         cached = config.cache == "prefix" or (
             config.cache == "auto" and self.config.attention_mode == "prefix"
         )
@@ -111,7 +110,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             prompts,
             batch,
             config,
-            mask_token_id=self.config.mask_token_id,
+            mask_token_id=self._mask_token_id(),
             pad_token_id=self._pad_token_id(),
             end_token_ids=self._end_token_ids(),
             unconditional=unconditional,
@@ -120,15 +119,26 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         result.prefill_passes = int(cached) * (1 if unconditional is None else 2)
         return result
 
+    def _check_positions(self, prompt_length: int, config: SamplingConfig) -> None:
+        limit = self.config.max_position_embeddings
+        if prompt_length + config.gen_length > limit:
+            raise ValueError(
+                f"prompt of {prompt_length} tokens + gen_length={config.gen_length} exceeds the "
+                f"model's max_position_embeddings={limit}; shorten the prompt or gen_length"
+            )
+
     def mask_embedding(self) -> Tensor:
         """Embedding of the mask token, (1, D)."""
+        device = self.model.embed_tokens.weight.device
+        return self.model.embed_tokens(torch.tensor([self._mask_token_id()], device=device))
+
+    def _mask_token_id(self) -> int:
         if self.config.mask_token_id is None:
             raise ValueError(
                 "config.mask_token_id is not set; load through llava.model.builder or pass "
                 "mask_token_id=... to from_pretrained"
             )
-        device = self.model.embed_tokens.weight.device
-        return self.model.embed_tokens(torch.tensor([self.config.mask_token_id], device=device))
+        return self.config.mask_token_id
 
     def _end_token_ids(self) -> list[int]:
         ends = self.config.eos_token_id

@@ -1,0 +1,129 @@
+"""Images and context -> reports, in batches: the one door for every caller that wants a report.
+
+The command line, lmms-eval and any page go through `ReportWriter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from llava.constants import IMAGE_PLACEHOLDER
+from llava.conversation import decode_answer, encode_prompt
+from llava.diffusion.sampler import Decoded, SamplingConfig
+from llava.mm_utils import load_image, process_images
+from llava.model.builder import Loaded, load_pretrained_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Request:
+    """One report to write. images: files or PIL images; prompt: the human turn with one <image>
+    for each."""
+
+    images: tuple[str | Path | Image.Image, ...]
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """text: up to the end of text or a stop string. ended: whether the model ended it itself.
+
+    Per emitted token, the end token included: token_ids, confidence (share of the softmax when it
+    was accepted), decided_at (the pass that accepted it). nfe: denoising passes.
+    """
+
+    text: str
+    ended: bool
+    token_ids: list[int]
+    confidence: list[float]
+    decided_at: list[int]
+    nfe: int
+
+
+class ReportWriter:
+    """A loaded model that writes reports; a report does not depend on its batch (fp32)."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.tokenizer, self.model, self.image_processor, self.context_len = loaded
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | Path,
+        model_base: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+    ) -> ReportWriter:
+        """model_path: a checkpoint folder of stage 2; the rest as in `load_pretrained_model`."""
+        return cls(load_pretrained_model(model_path, model_base, device=device, torch_dtype=dtype))
+
+    @torch.no_grad()
+    def write(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Report]:
+        """One batch of reports, in the order of the requests."""
+        if not requests:
+            return []
+        prompts = [self._encode(request, sampling) for request in requests]
+        pictures = [picture for request in requests for picture in map(_open, request.images)]
+        device = self.model.device
+        images = None
+        if pictures:
+            images = process_images(pictures, self.image_processor)
+            images = images.to(device, self.model.dtype)
+        ids, mask = self._pad(prompts)
+        embeds, splice = self.model.embed_with_images(ids.to(device), mask.to(device), images)
+        decoded = self.model.decode(embeds, splice.attention_mask, sampling)
+        return [self._report(decoded, row, sampling) for row in range(len(requests))]
+
+    def _encode(self, request: Request, sampling: SamplingConfig) -> list[int]:
+        placeholders = request.prompt.count(IMAGE_PLACEHOLDER)
+        if placeholders != len(request.images):
+            raise ValueError(
+                f"the prompt has {placeholders} {IMAGE_PLACEHOLDER} for {len(request.images)} "
+                "images; write one per image"
+            )
+        version = self.model.config.conversation_version
+        ids = encode_prompt(request.prompt, self.tokenizer, version)
+        tokens = len(ids) + placeholders * (self.model.vision_tower.num_tokens - 1)
+        if tokens + sampling.gen_length > self.context_len:
+            raise ValueError(
+                f"prompt of {tokens} tokens + gen_length={sampling.gen_length} exceeds the model's "
+                f"{self.context_len}; shorten the context or gen_length"
+            )
+        return ids
+
+    def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+            mask[row, : len(prompt)] = 1
+        return ids, mask
+
+    def _report(self, decoded: Decoded, row: int, sampling: SamplingConfig) -> Report:
+        ids = decoded.sequences[row].tolist()
+        text, ended = decode_answer(ids, self.tokenizer)
+        for stop in sampling.stop:
+            cut = text.find(stop)
+            text, ended = (text[:cut].rstrip(), True) if cut >= 0 else (text, ended)
+        emitted = decoded.decided_at[row] >= 0
+        return Report(
+            text=text,
+            ended=ended,
+            token_ids=decoded.sequences[row][emitted].tolist(),
+            confidence=decoded.confidence[row][emitted].tolist(),
+            decided_at=decoded.decided_at[row][emitted].tolist(),
+            nfe=int(decoded.nfe[row]),
+        )
+
+
+def _open(image: str | Path | Image.Image) -> Image.Image:
+    return image.convert("RGB") if isinstance(image, Image.Image) else load_image(image)

@@ -1,0 +1,174 @@
+"""What a training run can be told. Plain dataclasses, so that `--help` needs no heavy import.
+
+Options of this project are listed here with their help; every other `--name value` is an option of
+`transformers.TrainingArguments` and is checked by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import TrainingArguments
+
+TUNABLE_PARTS = ("mm_vision_tower", "mm_mlp_adapter", "mm_language_model")
+
+
+def option(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass
+class ModelArguments:
+    """The model and its objective."""
+
+    model_name_or_path: str = option("", "language model: a2d-qwen3 or qwen3, folder or hub name")
+    vision_tower: str = option("", "SigLIP checkpoint, folder or hub name")
+    pretrain_mm_mlp_adapter: str = option("", "projector of stage 1 (its output folder or file)")
+    mm_tunable_parts: str = option(
+        "mm_mlp_adapter", f"what is trained, comma-separated from: {', '.join(TUNABLE_PARTS)}"
+    )
+    mm_projector_type: str = option("mlp2x_gelu", "projector", ("mlp2x_gelu", "linear"))
+    mm_vision_select_layer: int = option(-2, "hidden state of the tower that is the image")
+    attention_mode: str = option(
+        "full", "full: all attends to all; prefix: the prompt only to itself", ("full", "prefix")
+    )
+    complementary: bool = option(True, "score each sample under a pair of complementary masks")
+    loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
+    version: str = option("qwen", "conversation format; plain: image, caption", ("qwen", "plain"))
+
+
+@dataclass
+class DataArguments:
+    """The samples."""
+
+    data_path: str = option("", "conversations JSON, or a YAML listing several")
+    image_folder: str = option("", "root of the image paths (a YAML names its own)")
+    video_folder: str = option("", "accepted for LLaVA scripts; reports have no video, so unused")
+    eval_data_path: str = option("", "conversations JSON or YAML for the validation loss")
+    model_max_length: int = option(8192, "longest sample in tokens, images counted in full")
+    answer_fill: str = option(
+        "canvas", "end-of-text behind the answer", ("canvas", "random", "tight")
+    )
+    answer_canvas: int = option(128, "positions that `canvas` fills and `random` fills at most")
+
+
+@dataclass
+class RunArguments:
+    """What this project adds to the Trainer's own options."""
+
+    mm_vision_tower_lr: float = option(0.0, "learning rate of the tower (0: learning_rate)")
+    mm_projector_lr: float = option(0.0, "learning rate of the projector (0: learning_rate)")
+    overwrite: bool = option(False, "delete another run in output_dir first")
+
+
+_GROUPS = (ModelArguments, DataArguments, RunArguments)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Everything of one run; `training` are the Trainer's own arguments."""
+
+    model: ModelArguments
+    data: DataArguments
+    run: RunArguments
+    training: TrainingArguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.train.train",
+        description="Train one stage. Stage 1 (mm_tunable_parts mm_mlp_adapter) trains and saves "
+        "the projector; stage 2 trains all three parts and saves a checkpoint folder.",
+        epilog="Every option of transformers.TrainingArguments is accepted as well, such as "
+        "--output_dir, --learning_rate, --num_train_epochs, --per_device_train_batch_size, "
+        "--gradient_accumulation_steps, --bf16 true, --report_to, --deepspeed zero2.json.",
+        allow_abbrev=False,
+    )
+    for group in _GROUPS:
+        section = parser.add_argument_group(group.__doc__)
+        for each in fields(group):
+            _add_option(section, each)
+    return parser
+
+
+def _add_option(section: argparse._ArgumentGroup, each: Field) -> None:
+    assert each.default is not MISSING
+    kind = _boolean if isinstance(each.default, bool) else type(each.default)
+    shown = "" if each.default == "" else f" (default: {each.default})"
+    section.add_argument(
+        f"--{each.name}",
+        type=kind,
+        default=each.default,
+        choices=each.metadata["choices"],
+        metavar=None if each.metadata["choices"] else kind.__name__.strip("_"),
+        help=each.metadata["help"] + shown,
+        **({"nargs": "?", "const": True} if isinstance(each.default, bool) else {}),
+    )
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("true", "1", "yes"):
+        return True
+    if lowered in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """Parse a command line; what is wrong ends the program with a message that names it."""
+    parser = build_parser()
+    own, rest = parser.parse_known_args(argv)
+    from transformers import HfArgumentParser, TrainingArguments
+
+    trainer_parser = HfArgumentParser(
+        TrainingArguments, prog=parser.prog, allow_abbrev=False, add_help=False
+    )
+    given, unknown = trainer_parser.parse_known_args(rest)
+    if unknown:
+        parser.error(_unknown_option(unknown[0], parser, trainer_parser))
+    groups = [
+        group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in _GROUPS
+    ]
+    try:
+        check_arguments(groups[0], groups[1])
+        training = TrainingArguments(**vars(given))
+    except ValueError as error:
+        parser.error(str(error))
+    return Arguments(*groups, training)
+
+
+def check_arguments(model: ModelArguments, data: DataArguments) -> None:
+    """ValueError for what is missing or contradictory, naming the option."""
+    for name, group in (
+        ("model_name_or_path", model),
+        ("vision_tower", model),
+        ("data_path", data),
+    ):
+        if not getattr(group, name):
+            raise ValueError(f"--{name} is required")
+    parts = tunable_parts(model)
+    for part in parts:
+        if part not in TUNABLE_PARTS:
+            raise ValueError(
+                f"--mm_tunable_parts: {part!r} is unknown; choose from {TUNABLE_PARTS}"
+            )
+    if not parts:
+        raise ValueError(f"--mm_tunable_parts is empty; choose from {TUNABLE_PARTS}")
+
+
+def tunable_parts(model: ModelArguments) -> list[str]:
+    return [part.strip() for part in model.mm_tunable_parts.split(",") if part.strip()]
+
+
+def _unknown_option(word: str, *parsers: argparse.ArgumentParser) -> str:
+    import difflib
+
+    known = [option for p in parsers for action in p._actions for option in action.option_strings]
+    near = difflib.get_close_matches(word.split("=")[0], known, n=1)
+    return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "")

@@ -1,0 +1,47 @@
+"""Command line of the stand-in backbones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    from llava.data.dataset import load_entries
+    from llava.train.demo_backbones.language import pretrain_language
+    from llava.train.demo_backbones.vision import pretrain_vision
+
+    train = {"vision": pretrain_vision, "language": pretrain_language}[args.part]
+    try:
+        entries = load_entries(args.data_path, args.image_folder)
+        train(entries, args.output, args.epochs, args.seed)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.train.demo_backbones",
+        description="Train a small SigLIP or a small diffusion Qwen3 on the phantom corpus: "
+        "stand-ins for the public checkpoints in their published formats.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("part", choices=("vision", "language"))
+    parser.add_argument("--data-path", type=Path, required=True, help="conversations JSON")
+    parser.add_argument("--image-folder", type=Path, required=True, help="root of its images")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--epochs", type=float, default=8, help="passes over the data")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data order")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

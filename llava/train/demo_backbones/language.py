@@ -1,0 +1,139 @@
+"""The stand-in for the diffusion Qwen3: tokenizer and language model."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, set_seed
+
+from llava.constants import END_OF_TEXT, IM_END, IM_START, IMAGE_PLACEHOLDER, SYSTEM_PROMPT
+from llava.data.dataset import AnswerFill, Collator, Entry, ReportDataset
+from llava.model.builder import prepare_tokenizer
+from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.train.demo_backbones.fitting import fit
+
+CANVAS = 72
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen's tokenizer cuts text before merging (tokenizer.json, pre_tokenizer)."""
+
+
+def train_tokenizer(texts: Iterable[str], merges: int = 700) -> PreTrainedTokenizerBase:
+    """A byte-level BPE with Qwen's special tokens behind its vocabulary; no mask token yet."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + merges, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    model = json.loads(core.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        unk_token=None,
+        eos_token=IM_END,
+        pad_token=END_OF_TEXT,
+        extra_special_tokens=[END_OF_TEXT, IM_START, IM_END],
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return tokenizer
+
+
+def new_language_model(
+    tokenizer: PreTrainedTokenizerBase, width: int = 128, layers: int = 3
+) -> Qwen3ForMaskedDiffusion:
+    """A small Qwen3 with spare embedding rows, as the published one has; the mask takes one."""
+    rows = (len(tokenizer) // 64 + 1) * 64
+    prepare_tokenizer(tokenizer, rows)
+    config = Qwen3DiffusionConfig(
+        vocab_size=rows,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 32),
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        mask_token_id=tokenizer.mask_token_id,
+        attention_mode="prefix",
+    )
+    return Qwen3ForMaskedDiffusion(config)
+
+
+def pretrain_language(entries: Sequence[Entry], output: Path, epochs: float, seed: int) -> None:
+    """Train tokenizer and language model on prompts and reports, without images."""
+    set_seed(seed)
+    tokenizer = train_tokenizer(tokenizer_texts(entries))
+    model = new_language_model(tokenizer)
+    dataset = ReportDataset(
+        [_without_images(entry) for entry in entries],
+        tokenizer,
+        None,
+        image_tokens=0,
+        fill=AnswerFill("canvas", CANVAS, seed),
+    )
+    collator = Collator(tokenizer.pad_token_id)
+
+    def collate(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = collator(samples)
+        del batch["sample_index"]  # the model draws its own noise
+        return batch
+
+    fit(
+        model,
+        dataset,
+        collate,
+        output,
+        epochs=epochs,
+        batch_size=32,
+        learning_rate=2e-3,
+        seed=seed,
+    )
+    save_language_model(model, tokenizer, output)
+
+
+def save_language_model(
+    model: Qwen3ForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, output: Path
+) -> None:
+    """Write the checkpoint as dllm publishes it: its architecture name, no field of ours."""
+    model.save_pretrained(str(output))
+    tokenizer.save_pretrained(str(output))
+    file = output / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for ours in ("attention_mode", "complementary", "loss_weighting", "mask_token_id", "is_causal"):
+        config.pop(ours, None)
+    config["architectures"] = ["A2DQwen3LMHeadModel"]
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def tokenizer_texts(entries: Sequence[Entry]) -> Iterator[str]:
+    """All turns, and the chat format's own words often enough to become whole tokens."""
+    yield from [SYSTEM_PROMPT, "system\n", "user\n", "assistant\n"] * 50
+    for entry in entries:
+        yield from (turn["value"] for turn in entry.messages)
+
+
+def _without_images(entry: Entry) -> Entry:
+    turns = tuple(
+        {**turn, "value": turn["value"].replace(f"{IMAGE_PLACEHOLDER}\n", "")}
+        for turn in entry.messages
+    )
+    return replace(entry, images=(), messages=turns)

@@ -1,0 +1,133 @@
+"""The stand-in for SigLIP2: image half and text half, trained against each other."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    PreTrainedTokenizerBase,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+    set_seed,
+)
+
+from llava.data.dataset import Entry
+from llava.mm_utils import load_image, process_images
+from llava.train.demo_backbones.fitting import fit
+from llava.train.demo_backbones.language import tokenizer_texts, train_tokenizer
+
+IMAGE_SIZE, PATCH_SIZE, SENTENCE_LENGTH = 112, 14, 24
+
+
+class SentenceContrast(nn.Module):
+    """SigLIP's sigmoid loss (arXiv 2303.15343, eq. 1) where a sentence may fit several images."""
+
+    def __init__(self, siglip: SiglipModel) -> None:
+        super().__init__()
+        self.siglip = siglip
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, fits: Tensor) -> dict[str, Tensor]:
+        """pixel_values: (B, 3, H, W). input_ids: (S, length). fits: (B, S) bool."""
+        logits = self.siglip(pixel_values=pixel_values, input_ids=input_ids).logits_per_image
+        loss = F.binary_cross_entropy_with_logits(logits, fits.float(), reduction="sum")
+        return {"loss": loss / len(pixel_values)}
+
+
+def new_vision_model(
+    vocabulary: int, width: int = 128, layers: int = 6, image_size: int = IMAGE_SIZE
+) -> SiglipModel:
+    """A small SigLIP of both halves, in the class the published checkpoint is loaded with."""
+    shape = {"hidden_size": width, "num_attention_heads": max(1, width // 32)}
+    text = SiglipTextConfig(
+        **shape,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        vocab_size=vocabulary,
+        max_position_embeddings=SENTENCE_LENGTH,
+        projection_size=width,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    vision = SiglipVisionConfig(
+        **shape,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        image_size=image_size,
+        patch_size=PATCH_SIZE,
+    )
+    model = SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+    model.logit_scale.data.fill_(math.log(10))  # SigLIP sec. 3: t' = log 10; its bias, -10, is for
+    model.logit_bias.data.fill_(-4.0)  # one pair in 32,768, here one in about 30 fits
+    return model
+
+
+def new_image_processor(image_size: int = IMAGE_SIZE) -> SiglipImageProcessorPil:
+    return SiglipImageProcessorPil(
+        size={"height": image_size, "width": image_size},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        resample=3,
+    )
+
+
+def pretrain_vision(entries: Sequence[Entry], output: Path, epochs: float, seed: int) -> None:
+    """Train a SigLIP on images and the sentences of their reports."""
+    set_seed(seed)
+    processor = new_image_processor()
+    tokenizer = train_tokenizer(tokenizer_texts(entries))
+    model = new_vision_model(len(tokenizer))
+
+    def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return contrast_batch(samples, tokenizer)
+
+    fit(
+        SentenceContrast(model),
+        [_sample(entry, processor) for entry in entries],
+        collate,
+        output,
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=1e-3,
+        seed=seed,
+    )
+    model.save_pretrained(str(output))
+    processor.save_pretrained(str(output))
+    tokenizer.save_pretrained(str(output))
+
+
+def _sample(entry: Entry, processor: SiglipImageProcessorPil) -> dict[str, Any]:
+    picture = load_image(entry.images[0], entry.image_folder, entry.id)
+    return {
+        "pixels": process_images([picture], processor)[0].half(),
+        "sentences": sentences(entry.messages[-1]["value"]),
+    }
+
+
+def sentences(report: str) -> list[str]:
+    return [part for part in re.split(r"(?<=\.)\s+", report.strip()) if part]
+
+
+def contrast_batch(
+    samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    """Images against the distinct sentences of the batch; a sentence fits where it was written."""
+    distinct = sorted({sentence for sample in samples for sentence in sample["sentences"]})
+    ids = tokenizer(
+        distinct,
+        padding="max_length",
+        truncation=True,
+        max_length=SENTENCE_LENGTH,
+        return_tensors="pt",
+    )["input_ids"]
+    fits = torch.tensor([[text in sample["sentences"] for text in distinct] for sample in samples])
+    pixels = torch.stack([sample["pixels"] for sample in samples]).float()
+    return {"pixel_values": pixels, "input_ids": ids, "fits": fits}
