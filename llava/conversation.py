@@ -43,7 +43,7 @@ class Encoded:
 
 
 def check_messages(messages: object) -> list[Mapping[str, str]]:
-    """A list of {"from": human | gpt, "value": text}, in turns, the last one an answer with text.
+    """A list of {"from": human | gpt, "value": text}, in turns, every answer with text.
 
     Raises ValueError naming the turn, the field, the value and the remedy.
     """
@@ -64,9 +64,19 @@ def check_messages(messages: object) -> list[Mapping[str, str]]:
                 f"turn {index} is from {message['from']!r}; expected {expected!r}: "
                 "turns alternate, human first"
             )
-    if messages[-1]["from"] != "gpt" or not messages[-1]["value"].strip():
+        _check_text(message, index)
+    if messages[-1]["from"] != "gpt":
         raise ValueError("there is no answer: the last turn must be from 'gpt' and hold text")
     return messages
+
+
+def _check_text(message: Mapping[str, str], index: int) -> None:
+    if message["from"] == "gpt" and not message["value"].strip():
+        raise ValueError(f"turn {index}: there is no answer; a turn from 'gpt' must hold text")
+    try:
+        message["value"].encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"turn {index} is no text: {error}; mend its \\u escapes") from error
 
 
 def encode_conversation(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+torch.set_num_threads(1)  # test processes share the cores; threads waiting on each other stall
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 28
 

@@ -22,7 +22,7 @@ from llava.conversation import Encoded, check_messages, encode_conversation, tok
 from llava.mm_utils import load_image, process_images
 
 FILLS = ("canvas", "random", "tight")
-_YAML_KEYS = ("json_path", "image_folder")
+_YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def load_entries(data_path: str | Path, image_folder: str | Path | None = None) 
     Raises ValueError or FileNotFoundError naming file, entry, field, value and remedy.
     """
     path = Path(data_path)
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in _YAML_SUFFIXES:
         entries = [e for part in read_mixture(path) for e in load_entries(*part)]
     else:
         entries = [
@@ -55,33 +55,49 @@ def load_entries(data_path: str | Path, image_folder: str | Path | None = None) 
 
 def read_mixture(path: Path) -> list[tuple[Path, Path | None]]:
     """(json_path, image_folder) of each dataset of a YAML; relative to the YAML's own folder."""
+    _check_exists(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is not YAML: {error}") from error
     listed = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"{str(path)!r} needs a key 'datasets' with a list of datasets")
-    parts = []
-    for index, item in enumerate(listed):
-        if not isinstance(item, dict) or not isinstance(item.get("json_path"), str):
-            raise ValueError(f"{str(path)!r}, datasets[{index}] needs a 'json_path'")
-        for key in item:
-            if key not in _YAML_KEYS:
-                raise ValueError(
-                    f"{str(path)!r}, datasets[{index}]: unknown key {key!r}; known: {_YAML_KEYS}"
-                )
-        folder = item.get("image_folder")
-        parts.append((path.parent / item["json_path"], folder and path.parent / folder))
-    return parts
+    _check_keys(content, ("datasets",), repr(str(path)))
+    return [
+        _mixture_part(item, path, f"{str(path)!r}, datasets[{index}]")
+        for index, item in enumerate(listed)
+    ]
+
+
+def _mixture_part(item: Any, path: Path, where: str) -> tuple[Path, Path | None]:
+    if not isinstance(item, dict) or not isinstance(item.get("json_path"), str):
+        raise ValueError(f"{where} needs a 'json_path'")
+    _check_keys(item, ("json_path", "image_folder"), where)
+    json_path, folder = item["json_path"], item.get("image_folder")
+    if Path(json_path).suffix.lower() in _YAML_SUFFIXES:
+        raise ValueError(f"{where}, 'json_path': {json_path!r} is a YAML; list its datasets here")
+    if folder is not None and not isinstance(folder, str):
+        raise ValueError(f"{where}, 'image_folder': {folder!r} is not a path")
+    return path.parent / json_path, None if folder is None else path.parent / folder
+
+
+def _check_keys(item: dict[Any, Any], known: Sequence[str], where: str) -> None:
+    for key in item:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset {str(path)!r} does not exist; check data_path")
 
 
 def _read_list(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"dataset {str(path)!r} does not exist; check data_path")
+    _check_exists(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"dataset {str(path)!r} is not JSON: {error}") from error
     if not isinstance(content, list):
         raise ValueError(

@@ -60,10 +60,10 @@ class SamplingConfig:
         _check_choice("remasking", self.remasking, REMASKING)
         _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
         _check_choice("cache", self.cache, CACHES)
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} is negative; use 0 for greedy")
-        if self.cfg_scale < 0:
-            raise ValueError(f"cfg_scale={self.cfg_scale} is negative; use 0 for no guidance")
+        _check_not_negative("temperature", self.temperature, "use 0 for greedy")
+        _check_not_negative("cfg_scale", self.cfg_scale, "use 0 for no guidance")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ValueError(f"stop={self.stop!r} holds what is no text; it would end every report")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold} is not in (0, 1]; try 0.9")
         if self.factor is not None and self.factor <= 0:
@@ -110,6 +110,11 @@ class SamplingConfig:
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise ValueError(f"unknown generation setting {key!r}={settings[key]!r}; {hint}")
         return cls(**settings)
+
+
+def _check_not_negative(name: str, value: float, remedy: str) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r} is not a number of at least 0; {remedy}")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ else
   DEVICE_FLAGS=(--use_cpu true --bf16 "${BF16:-false}")
   export ACCELERATE_USE_CPU=true
 fi
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( $(nproc) / NPROC > 0 ? $(nproc) / NPROC : 1 ))}"
+share_cores "$NPROC"
 
 GLOBAL_BATCH_SIZE="${GLOBAL_BATCH_SIZE:-64}"
 BATCH_SIZE="${BATCH_SIZE:-8}"

@@ -1,0 +1,115 @@
+"""The samples of an evaluation, as lmms-eval's task reads them.
+
+    conversations JSON or dataset YAML -> read_documents() -> documents.jsonl in the run's folder
+
+Everything that could stop a run hours later is checked here, before a model is loaded: each sample
+has one question and one answer and its own id, and every image is a file inside its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llava.data.dataset import Entry
+
+DOCUMENTS_FILE = "documents.jsonl"
+"""The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One sample. images: absolute paths; prompt: the human turn; reference: the report."""
+
+    id: str
+    images: tuple[str, ...]
+    prompt: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A conversations file that documents came from, for the protocol."""
+
+    json_path: str
+    image_folder: str
+    sha256: str
+    n: int
+
+
+def read_documents(
+    data_path: Path, image_folder: Path | None
+) -> tuple[list[Document], list[Source]]:
+    """The documents of a conversations JSON, or of all those that a dataset YAML lists, in order.
+
+    image_folder: needed for a JSON; a YAML names its own.
+    Raises ValueError or FileNotFoundError naming the file, the entry, the field and the remedy.
+    """
+    from llava.data.dataset import load_entries
+
+    if image_folder is not None and data_path.suffix.lower() in _YAML_SUFFIXES:
+        raise ValueError(
+            f"{data_path} names its own image folders; leave out the image folder {image_folder}"
+        )
+    entries = load_entries(data_path, image_folder)
+    documents = [_document(entry) for entry in entries]
+    _check_ids(documents, data_path)
+    _check_files(documents, data_path)
+    counts = Counter((entry.source, entry.image_folder) for entry in entries)
+    sources = [
+        Source(str(Path(path).resolve()), str(Path(folder).resolve()), _digest(path), n)
+        for (path, folder), n in counts.items()
+    ]
+    return documents, sources
+
+
+def write_documents(documents: Sequence[Document], folder: Path) -> Path:
+    """One JSON object a line, in the order given."""
+    path = folder / DOCUMENTS_FILE
+    path.write_text("".join(json.dumps(asdict(document)) + "\n" for document in documents))
+    return path
+
+
+def _document(entry: Entry) -> Document:
+    from llava.mm_utils import resolve_image_path
+
+    if len(entry.messages) != 2:
+        raise ValueError(
+            f"{entry.source!r}, entry {entry.id!r} has {len(entry.messages)} turns; evaluation "
+            "needs one question and one answer"
+        )
+    question, answer = (message["value"] for message in entry.messages)
+    images = (resolve_image_path(entry.image_folder, image, entry.id) for image in entry.images)
+    return Document(entry.id, tuple(map(str, images)), question, answer)
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _check_ids(documents: Sequence[Document], data_path: Path) -> None:
+    repeated = [name for name, n in Counter(d.id for d in documents).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            f"{data_path}: {len(repeated)} ids occur more than once, the first is {repeated[0]!r}; "
+            "give every sample its own, so that a prediction can be told from another"
+        )
+
+
+def _check_files(documents: Sequence[Document], data_path: Path) -> None:
+    listed = [(document.id, image) for document in documents for image in document.images]
+    missing = [(name, image) for name, image in listed if not Path(image).is_file()]
+    if missing:
+        name, image = missing[0]
+        raise FileNotFoundError(
+            f"{data_path}: {len(missing)} images are missing, the first is {image!r} of entry "
+            f"{name!r}; check the image folder"
+        )

