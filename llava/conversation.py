@@ -54,7 +54,7 @@ def check_messages(messages: object) -> list[Mapping[str, str]]:
             raise ValueError(
                 f"turn {index} must be {{'from': ..., 'value': text}}, not " + _short(message)
             )
-        if message.get("from") not in ROLES:
+        if message.get("from") not in list(ROLES):
             raise ValueError(
                 f"turn {index}: unknown role 'from': {message.get('from')!r}; use 'human' or 'gpt'"
             )

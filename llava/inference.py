@@ -16,7 +16,7 @@ from PIL import Image
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.conversation import decode_answer, encode_prompt
 from llava.diffusion.sampler import Decoded, SamplingConfig
-from llava.mm_utils import load_image, process_images
+from llava.mm_utils import load_image, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """text: up to the end of text or a stop string. ended: whether the model ended it itself.
+    """text: up to the end of text or a stop string. ended: whether there was one of the two;
+    if not, the canvas was full.
 
     Per emitted token, the end token included: token_ids, confidence (share of the softmax when it
     was accepted), decided_at (the pass that accepted it). nfe: denoising passes.
@@ -126,4 +127,4 @@ class ReportWriter:
 
 
 def _open(image: str | Path | Image.Image) -> Image.Image:
-    return image.convert("RGB") if isinstance(image, Image.Image) else load_image(image)
+    return to_rgb(image) if isinstance(image, Image.Image) else load_image(image)

@@ -94,7 +94,13 @@ def load_image_processor(folder: str | Path) -> PilBackend:
     """
     from transformers import AutoImageProcessor
 
-    return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
+    try:
+        return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"cannot load the image processor of {str(folder)!r}: {' '.join(str(error).split())}; "
+            "copy preprocessor_config.json of its SigLIP checkpoint into it"
+        ) from error
 
 
 def process_images(images: list[Image.Image], image_processor: PilBackend) -> torch.Tensor:
@@ -126,7 +132,7 @@ def _read_picture(file: Path, where: str) -> Image.Image:
         with Image.open(file, formats=("JPEG", "PNG")) as picture:
             _check_size(*picture.size, where)
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            return to_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -137,7 +143,7 @@ def _read_picture(file: Path, where: str) -> Image.Image:
         ) from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode of JPEG and PNG -> RGB: 16 bits scaled, transparency laid on black."""
     if picture.mode.startswith("I"):
         return _grey_to_rgb(_scale_depth(picture))

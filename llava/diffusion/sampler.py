@@ -63,7 +63,7 @@ class SamplingConfig:
         _check_not_negative("temperature", self.temperature, "use 0 for greedy")
         _check_not_negative("cfg_scale", self.cfg_scale, "use 0 for no guidance")
         if not all(isinstance(text, str) and text for text in self.stop):
-            raise ValueError(f"stop={self.stop!r} holds what is no text; it would end every report")
+            raise ValueError(f"stop={self.stop!r}: every stop string must be text, and not empty")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold} is not in (0, 1]; try 0.9")
         if self.factor is not None and self.factor <= 0:

@@ -4,7 +4,6 @@ Everything that must fit is checked here: every tensor present and of the right 
 token inside the embedding, the image processor the tower's own, the projector between the two.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
@@ -25,8 +24,17 @@ from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.projector import build_projector
 from llava.model.siglip_encoder import SiglipVisionTower
+from llava.model.weights import load_weights, one_line, read_config
 
 PROJECTOR_FILE = "mm_projector.safetensors"
+SETTINGS = (
+    "attention_mode",
+    "complementary",
+    "loss_weighting",
+    "tokenizer_model_max_length",
+    "conversation_version",
+)
+"""What `build_from_backbones` lets a caller choose."""
 _LANGUAGE_MODEL_TYPES = ("qwen3", "a2d-qwen3")
 
 
@@ -48,28 +56,48 @@ def load_pretrained_model(
 ) -> Loaded:
     """Load for inference: a checkpoint folder of this project, or (with `model_base`) backbones.
 
-    model_path: a checkpoint folder; or a vision tower when `model_base` names a language model;
-    or a folder with a trained projector, whose config names both backbones.
+    model_path: a checkpoint folder; or a vision tower when `model_base` names a language model.
     model_name: accepted for callers of LLaVA's builder; the config says what the model is.
     device: default cuda when there is one. torch_dtype: default bf16 on cuda, fp32 elsewhere.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if torch_dtype is None:
-        torch_dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    elif isinstance(torch_dtype, str):
-        torch_dtype = getattr(torch, torch_dtype)
+    device = _device(device)
+    dtype = _dtype(torch_dtype, device)
     if model_base is not None:
         loaded = build_from_backbones(model_base, model_path)
     else:
         loaded = load_checkpoint(model_path)
-    loaded.model.to(device=device, dtype=torch_dtype).eval()
+    loaded.model.to(device=device, dtype=dtype).eval()
     return loaded
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is unknown; use cpu, cuda or cuda:0") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}: this machine offers {torch.cuda.device_count()} CUDA devices; "
+            "use cpu, or install torch for your GPU"
+        )
+    return found
+
+
+def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={dtype!r} is unknown; use float32, bfloat16 or float16")
+    return found
 
 
 def load_checkpoint(folder: str | Path) -> Loaded:
     """A checkpoint folder written by `save_checkpoint`, in fp32 on the CPU."""
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     if config.get("model_type") != LlavaQwenDiffusionConfig.model_type:
         raise ValueError(
             f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, not a checkpoint "
@@ -84,8 +112,13 @@ def load_checkpoint(folder: str | Path) -> Loaded:
     AutoConfig.register(  # or the tokenizer's loader warns of a type it does not know
         LlavaQwenDiffusionConfig.model_type, LlavaQwenDiffusionConfig, exist_ok=True
     )
-    model = _from_pretrained(LlavaQwenForMaskedDiffusion, folder)
+    model = load_weights(LlavaQwenForMaskedDiffusion, folder)
     tokenizer = load_tokenizer(folder, model.model.embed_tokens.num_embeddings)
+    if model.config.mask_token_id != tokenizer.mask_token_id:
+        raise ValueError(
+            f"config.json of {str(folder)!r} has mask_token_id={model.config.mask_token_id}, its "
+            f"tokenizer {tokenizer.mask_token_id}; copy both from one checkpoint"
+        )
     image_processor = load_image_processor(folder)
     check_image_processor(image_processor, model.vision_tower)
     return Loaded(tokenizer, model, image_processor, _context_length(model))
@@ -102,7 +135,8 @@ def build_from_backbones(
     """A fresh projector between a language model and a vision tower (hub names or folders).
 
     language_model: `a2d-qwen3` or plain `qwen3`. vision_tower: a SigLIP checkpoint.
-    settings: fields of `LlavaQwenDiffusionConfig`, such as attention_mode; others are refused.
+    settings: the fields of `LlavaQwenDiffusionConfig` that no backbone decides, such as
+    attention_mode (`SETTINGS`); others are refused.
     """
     AutoConfig.register(Qwen3DiffusionConfig.model_type, Qwen3DiffusionConfig, exist_ok=True)
     language = load_language_model(language_model)
@@ -124,13 +158,16 @@ def build_from_backbones(
 def load_language_model(path: str | Path) -> Qwen3ForMaskedDiffusion:
     """The language model alone, from `a2d-qwen3` or plain `qwen3` weights; fp32 on the CPU."""
     if Path(path).is_dir():
-        model_type = _read_config(Path(path)).get("model_type")
+        model_type = read_config(Path(path)).get("model_type")
         if model_type not in _LANGUAGE_MODEL_TYPES:
             raise ValueError(
                 f"language model {str(path)!r} is of type {model_type!r}; "
                 f"give one of {_LANGUAGE_MODEL_TYPES}"
             )
-    return _from_pretrained(Qwen3ForMaskedDiffusion, path)
+    model = load_weights(Qwen3ForMaskedDiffusion, path)
+    # A file whose lm_head differs from its embedding is not tied, whatever its config says.
+    model.config.tie_word_embeddings = model.lm_head.weight is model.model.embed_tokens.weight
+    return model
 
 
 def load_tokenizer(path: str | Path, embedding_rows: int) -> PreTrainedTokenizerBase:
@@ -138,7 +175,17 @@ def load_tokenizer(path: str | Path, embedding_rows: int) -> PreTrainedTokenizer
 
     The embedding is never resized: Qwen3's has spare rows, and the mask token must be one of them.
     """
-    return prepare_tokenizer(AutoTokenizer.from_pretrained(str(path)), embedding_rows)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise ValueError(
+            f"cannot load the tokenizer of {str(path)!r}: {one_line(error)}; copy tokenizer.json "
+            "and tokenizer_config.json of the Qwen3 checkpoint into it"
+        ) from error
+    if not tokenizer("chest", add_special_tokens=False)["input_ids"]:
+        # What transformers makes of a folder without tokenizer.json: special tokens, no words.
+        raise ValueError(f"the tokenizer of {str(path)!r} has no vocabulary; copy tokenizer.json")
+    return prepare_tokenizer(tokenizer, embedding_rows)
 
 
 def prepare_tokenizer(
@@ -217,45 +264,6 @@ def _check_projector(state: dict[str, torch.Tensor], projector: nn.Module, file:
         )
 
 
-def _from_pretrained(model_class: type[PreTrainedModel], path: str | Path) -> PreTrainedModel:
-    """Load in fp32; a missing, unknown or misshapen tensor is an error that names it."""
-    try:
-        model, report = model_class.from_pretrained(
-            str(path),
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-        )
-    except SafetensorError as error:
-        raise ValueError(f"a weight file of {str(path)!r} is damaged: {error}") from error
-    problems = {
-        "lacks": sorted(report["missing_keys"]),
-        "holds unknown": sorted(report["unexpected_keys"]),
-        "misshapes": [f"{key} {tuple(a)} instead of {tuple(b)}"
-                      for key, a, b in sorted(report["mismatched_keys"])],
-    }  # fmt: skip
-    for problem, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-            raise ValueError(
-                f"checkpoint {str(path)!r} {problem} tensors: {', '.join(keys[:8])}{more}; "
-                "copy it again, or check that config.json belongs to it"
-            )
-    return model
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no checkpoint folder: it has no config.json")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not JSON: {error}") from error
-
-
 def _join_configs(
     language: Qwen3ForMaskedDiffusion,
     tower: SiglipVisionTower,
@@ -264,10 +272,9 @@ def _join_configs(
     select_layer: int,
     settings: dict[str, Any],
 ) -> LlavaQwenDiffusionConfig:
-    known = LlavaQwenDiffusionConfig().to_dict()
     for key, value in settings.items():
-        if key not in known:
-            raise ValueError(f"unknown model setting {key}={value!r}; known: {', '.join(known)}")
+        if key not in SETTINGS:
+            raise ValueError(f"unknown model setting {key}={value!r}; known: {', '.join(SETTINGS)}")
     fields = language.config.to_dict() | {
         "vision_config": _without(tower.config.to_dict(), "_name_or_path"),
         "mm_vision_select_layer": select_layer,

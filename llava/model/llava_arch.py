@@ -79,6 +79,7 @@ def splice_embeds(
     return embeds.view(*splice.attention_mask.shape, -1)
 
 
-def splice_labels(splice: Splice, labels: Tensor) -> Tensor:
+def splice_labels(splice: Splice, input_ids: Tensor, labels: Tensor) -> Tensor:
     """Labels (B, T) in spliced coordinates (B, L); images and padding are never targets."""
+    labels = labels.masked_fill(input_ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX)
     return splice.spread(labels, IGNORE_INDEX)

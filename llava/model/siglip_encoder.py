@@ -7,9 +7,12 @@ built: they would cost memory, and parameters without gradient trouble every dat
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from llava.model.weights import load_weights, read_config
+
+_MODEL_TYPES = ("siglip", "siglip_vision_model")
 
 
 class SiglipVisionTower(nn.Module):
@@ -59,20 +62,18 @@ class SiglipVisionTower(nn.Module):
 
 
 def load_siglip(path: str | Path) -> SiglipVisionModel:
-    """The whole vision model of a SigLIP checkpoint; a missing or misshapen tensor is an error."""
-    model, report = SiglipVisionModel.from_pretrained(
-        str(path), attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True
-    )
-    missing = [key for key in report["missing_keys"] if not key.startswith("head.")]
-    foreign = [key for key in report["unexpected_keys"] if not _is_text_half(key)]
-    wrong = [key[0] for key in report["mismatched_keys"]]
-    for problem, keys in (("lacks", missing), ("holds unknown", foreign), ("misshapes", wrong)):
-        if keys:
+    """The whole vision model of a SigLIP checkpoint; raises as `load_weights`."""
+    if Path(path).is_dir():
+        model_type = read_config(Path(path)).get("model_type")
+        if model_type not in _MODEL_TYPES:
             raise ValueError(
-                f"vision tower {str(path)!r} {problem} tensors: {', '.join(sorted(keys)[:8])}; "
-                "it must be a SigLIP checkpoint (model types siglip, siglip_vision_model)"
+                f"vision tower {str(path)!r} is of type {model_type!r}; give one of {_MODEL_TYPES}"
             )
-    return model
+    return load_weights(SiglipVisionModel, path, may_lack=_is_pooling, may_hold=_is_text_half)
+
+
+def _is_pooling(key: str) -> bool:
+    return key.startswith("head.")
 
 
 def _is_text_half(key: str) -> bool:

@@ -66,7 +66,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             inputs_embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
             attention_mask = splice.attention_mask
             if labels is not None:
-                labels = splice_labels(splice, labels)
+                labels = splice_labels(splice, input_ids, labels)
             noise = _splice_noise(splice, noise)
         return super().forward(
             inputs_embeds=inputs_embeds,
@@ -112,7 +112,8 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         """(0, N, D). In training through a blank image, so that every rank runs every module."""
         size, channels = self.vision_tower.config.image_size, self.vision_tower.config.num_channels
         if not self.training:
-            return torch.zeros(0, self.vision_tower.num_tokens, self.config.hidden_size)
+            shape = (0, self.vision_tower.num_tokens, self.config.hidden_size)
+            return torch.zeros(shape, device=input_ids.device)
         blank = torch.zeros(1, channels, size, size, device=input_ids.device)
         return self.encode_images(blank)[:0]
 

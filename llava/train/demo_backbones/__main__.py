@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = {"vision": pretrain_vision, "language": pretrain_language}[args.part]
     try:
         entries = load_entries(args.data_path, args.image_folder)
-        train(entries, args.output, args.epochs, args.seed)
+        train(entries, args.output, args.epochs, args.seed, args.bf16)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--epochs", type=float, default=8, help="passes over the data")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data order")
+    parser.add_argument("--bf16", action="store_true", help="bf16 arithmetic, fp32 weights")
     return parser
 
 

@@ -21,6 +21,7 @@ def fit(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    bf16: bool,
 ) -> None:
     """Train `model` (its forward returns {"loss": ...}) in place; nothing is written."""
     arguments = TrainingArguments(
@@ -34,6 +35,8 @@ def fit(
         logging_steps=20,
         save_strategy="no",
         report_to=[],
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
         seed=seed,
         remove_unused_columns=False,
         dataloader_pin_memory=False,

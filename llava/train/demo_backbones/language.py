@@ -78,7 +78,9 @@ def new_language_model(
     return Qwen3ForMaskedDiffusion(config)
 
 
-def pretrain_language(entries: Sequence[Entry], output: Path, epochs: float, seed: int) -> None:
+def pretrain_language(
+    entries: Sequence[Entry], output: Path, epochs: float, seed: int, bf16: bool = False
+) -> None:
     """Train tokenizer and language model on prompts and reports, without images."""
     set_seed(seed)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
@@ -103,9 +105,10 @@ def pretrain_language(entries: Sequence[Entry], output: Path, epochs: float, see
         collate,
         output,
         epochs=epochs,
-        batch_size=32,
+        batch_size=8,
         learning_rate=2e-3,
         seed=seed,
+        bf16=bf16,
     )
     save_language_model(model, tokenizer, output)
 

@@ -79,7 +79,9 @@ def new_image_processor(image_size: int = IMAGE_SIZE) -> SiglipImageProcessorPil
     )
 
 
-def pretrain_vision(entries: Sequence[Entry], output: Path, epochs: float, seed: int) -> None:
+def pretrain_vision(
+    entries: Sequence[Entry], output: Path, epochs: float, seed: int, bf16: bool = False
+) -> None:
     """Train a SigLIP on images and the sentences of their reports."""
     set_seed(seed)
     processor = new_image_processor()
@@ -95,9 +97,10 @@ def pretrain_vision(entries: Sequence[Entry], output: Path, epochs: float, seed:
         collate,
         output,
         epochs=epochs,
-        batch_size=64,
+        batch_size=32,
         learning_rate=1e-3,
         seed=seed,
+        bf16=bf16,
     )
     model.save_pretrained(str(output))
     processor.save_pretrained(str(output))

@@ -1,0 +1,157 @@
+"""The stage scripts as a user runs them, with two processes; and both stages on real input."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_script(name: str, *flags: str, **settings: object) -> subprocess.CompletedProcess:
+    """`cd train && bash scripts/NAME`, as the README says, on the CPU."""
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "INIT_ENV": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "REPORT_TO": "none",
+        "WORKERS": "0",
+        "ATTENTION_MODE": "prefix",
+        **{key: str(value) for key, value in settings.items()},
+    }
+    return subprocess.run(
+        ["bash", f"scripts/{name}", *flags],
+        cwd=ROOT / "train",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_two_processes_train_both_stages(tmp_path, tiny_backbones, tiny_dataset):
+    common = {
+        "DATA_PATH": tiny_dataset.json_path,
+        "IMAGE_FOLDER": tiny_dataset.image_folder,
+        "LANGUAGE_MODEL": tiny_backbones.language,
+        "VISION_TOWER": tiny_backbones.vision,
+        "GLOBAL_BATCH_SIZE": 4,
+        "BATCH_SIZE": 1,
+        "NPROC": 2,
+    }
+    one = run_script(
+        "llada_v_pretrain.sh", "--answer_canvas", "24", OUTPUT_DIR=tmp_path / "stage1", **common
+    )
+    assert one.returncode == 0, one.stderr[-2000:]
+    two = run_script(
+        "llada_v_finetune.sh",
+        "--answer_canvas",
+        "24",
+        OUTPUT_DIR=tmp_path / "stage2",
+        PROJECTOR=tmp_path / "stage1",
+        **common,
+    )
+    assert two.returncode == 0, two.stderr[-2000:]
+    arguments = json.loads((tmp_path / "stage2" / "run_arguments.json").read_text())
+    assert arguments["gradient_accumulation_steps"] == 2
+    assert arguments["learning_rate"] == 1e-5
+    assert arguments["mm_vision_tower_lr"] == 2e-6
+    assert (tmp_path / "stage2" / "model.safetensors").is_file()
+
+
+def test_the_scripts_default_to_the_recipe(tmp_path, tiny_backbones, tiny_dataset):
+    result = run_script(
+        "llada_v_pretrain.sh",
+        "--max_steps",
+        "1",
+        DATA_PATH=tiny_dataset.json_path,
+        IMAGE_FOLDER=tiny_dataset.image_folder,
+        LANGUAGE_MODEL=tiny_backbones.language,
+        VISION_TOWER=tiny_backbones.vision,
+        OUTPUT_DIR=tmp_path / "run",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    arguments = json.loads((tmp_path / "run" / "run_arguments.json").read_text())
+    batch = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+    assert batch == 64
+    assert arguments["learning_rate"] == 1e-3
+    assert arguments["warmup_steps"] == 0.03
+    assert arguments["weight_decay"] == 0
+    assert arguments["num_train_epochs"] == 1
+    assert arguments["model_max_length"] == 8192
+    assert arguments["mm_tunable_parts"] == "mm_mlp_adapter"
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path, tiny_backbones):
+    result = run_script(
+        "llada_v_pretrain.sh", GLOBAL_BATCH_SIZE=10, BATCH_SIZE=4, OUTPUT_DIR=tmp_path / "run"
+    )
+    assert result.returncode == 2
+    assert "GLOBAL_BATCH_SIZE=10 is not a multiple" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def real_dataset(shared, tmp_path_factory) -> tuple[Path, Path]:
+    """Real reports attached to real radiographs. Plumbing only: they are not the same patients."""
+    from llava.data.records import human_turn, to_conversation
+
+    images = shared / "data" / "radiographs"
+    names = [row["file"] for row in csv.DictReader((images / "radiographs.csv").open())]
+    with (shared / "data" / "iu_xray" / "indiana_reports.csv").open() as stream:
+        reports = [row for row in csv.DictReader(stream) if row["findings"] and row["indication"]]
+    entries = [
+        to_conversation(f"real-{i}", name, row["findings"], {"indication": row["indication"]})
+        for i, (name, row) in enumerate(zip(names, reports, strict=False))
+    ]
+    assert len(entries) == len(names) == 21
+    assert human_turn({"indication": "x"}).startswith("<image>\n")
+    path = tmp_path_factory.mktemp("real") / "train_llave_llada.json"
+    path.write_text(json.dumps(entries))
+    return path, images
+
+
+def test_real_reports_and_radiographs_go_through_both_stages_and_generation(
+    tmp_path, real_dataset, tiny_backbones
+):
+    from llava.data.dataset import load_entries
+    from llava.diffusion.sampler import SamplingConfig
+    from llava.inference import ReportWriter, Request
+    from llava.train.train import main
+
+    data_path, images = real_dataset
+    common = [
+        *("--model_name_or_path", str(tiny_backbones.language)),
+        *("--vision_tower", str(tiny_backbones.vision)),
+        *("--data_path", str(data_path), "--image_folder", str(images)),
+        *("--use_cpu", "true", "--report_to", "none", "--max_steps", "3"),
+        *("--per_device_train_batch_size", "4", "--learning_rate", "1e-3"),
+    ]
+    assert main([*common, "--output_dir", str(tmp_path / "stage1")]) == 0
+    stage2 = [
+        *("--output_dir", str(tmp_path / "stage2")),
+        *("--mm_tunable_parts", "mm_vision_tower,mm_mlp_adapter,mm_language_model"),
+        *("--pretrain_mm_mlp_adapter", str(tmp_path / "stage1")),
+    ]
+    assert main([*common, *stage2]) == 0
+    projectors = [
+        load_file(tmp_path / "stage1" / "mm_projector.safetensors")["0.weight"],
+        load_file(tmp_path / "stage2" / "model.safetensors")["mm_projector.0.weight"],
+    ]
+    assert not torch.equal(*projectors)
+    writer = ReportWriter.from_pretrained(tmp_path / "stage2")
+    requests = [
+        Request((images / entry.images[0],), entry.messages[0]["value"])
+        for entry in load_entries(data_path, images)
+    ]
+    assert sum(request.images[0].suffix == ".dcm" for request in requests) == 2
+    reports = writer.write(requests, SamplingConfig(gen_length=16, steps=4))
+    assert len(reports) == 21
+    assert all(report.nfe >= 1 for report in reports)
