@@ -47,14 +47,14 @@ pretrain() {
     --image-folder "$IMAGE_FOLDER" --output "$folder" --epochs "$epochs" --seed "$SEED" "${PRECISION[@]}"
   echo "$SEED $TRAIN_CASES $epochs" >"$folder/corpus"
 }
-pretrain vision "${VISION_EPOCHS:-4}" & vision=$!
-pretrain language "${LANGUAGE_EPOCHS:-2}" & language=$!
+pretrain vision "${VISION_EPOCHS:-5}" & vision=$!
+pretrain language "${LANGUAGE_EPOCHS:-3}" & language=$!
 wait "$vision"
 wait "$language"
 
 # The recipe's schedule at a size where 1e-5 would not move anything in minutes.
 export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}" GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
-export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=1000
+export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-72}"
 
 log "3/6 stage 1: the projector"
@@ -71,7 +71,8 @@ log "5/6 evaluation: the test phantoms, then the same prompts with a blank image
   --output "$DEMO/blank"
 evaluate() {
   MODEL_PATH="$DEMO/stage2" DATA_PATH="$1" IMAGE_FOLDER="$2" OUTPUT="$3" BATCH_SIZE=40 \
-    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="$CANVAS" STEPS="${STEPS:-24}" bash eval/scripts/evaluate.sh
+    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="${BLOCK_LENGTH:-8}" STEPS="${STEPS:-$CANVAS}" \
+    bash eval/scripts/evaluate.sh
 }
 evaluate "$DEMO/data/test_llave_llada.json" "$PHANTOM" "$DEMO/evaluation"
 evaluate "$DEMO/blank/test_llave_llada.json" "$DEMO/blank" "$DEMO/evaluation_blank"

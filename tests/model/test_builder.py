@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import (
     build_from_backbones,
     load_checkpoint,
@@ -17,7 +18,7 @@ from llava.model.builder import (
 )
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
-IMAGE = -200
+IMAGE = IMAGE_TOKEN_INDEX
 
 
 @torch.no_grad()

@@ -92,6 +92,13 @@ def test_pickled_weights_are_never_read(request, kind):
         load(folder)
 
 
+def test_pickled_weights_are_not_read_beside_a_lone_shard_either(language):
+    (language / "model.safetensors").rename(language / "model-00001-of-00002.safetensors")
+    torch.save({}, language / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"cannot load .*no file named model\.safetensors"):
+        load_language_model(language)
+
+
 def test_a_folder_without_a_config_is_refused(checkpoint, tmp_path):
     (checkpoint / "config.json").unlink()
     for folder in (checkpoint, tmp_path / "nothing"):

@@ -58,6 +58,7 @@ launch_training() {
     --dataloader_num_workers "${WORKERS:-4}" \
     --gradient_checkpointing "${GRADIENT_CHECKPOINTING:-false}" \
     --report_to "${REPORT_TO:-tensorboard}" \
+    --ddp_broadcast_buffers false \
     --seed "${SEED:-0}" \
     --output_dir "$OUTPUT_DIR" \
     "${DEVICE_FLAGS[@]}" \

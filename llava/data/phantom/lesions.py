@@ -92,16 +92,16 @@ def _consolidation(chest: Chest, field: dict[str, ndarray], finding: Finding) ->
 
 
 def _atelectasis(chest: Chest, field: dict[str, ndarray], finding: Finding) -> None:
-    """One or two oblique plates."""
+    """One or two oblique plates that descend towards the wall."""
     canvas, rng, side = chest.canvas, chest.canvas.rng, finding.side
     u, v = _centre(chest, finding)
     v += rng.uniform(0.0, 0.03)
-    half, slope = rng.uniform(0.10, 0.12), rng.uniform(0.25, 0.5) * rng.choice((-1, 1))
+    half, slope = rng.uniform(0.10, 0.12), rng.uniform(0.15, 0.45)
     plate = np.array([(u - half, v - slope * half), (u + half, v + slope * half)])
     lines = [from_midline(plate, side)]
     if rng.random() < 0.3:
         lines.append(from_midline(plate + np.array([0.0, 0.06]), side))
-    band = canvas.lines(lines, rng.uniform(0.032, 0.038), 0.003)
+    band = canvas.lines(lines, rng.uniform(0.036, 0.042), 0.003)
     chest.density += field[side] * (rng.uniform(0.46, 0.54) * band)
 
 
@@ -110,8 +110,8 @@ def _nodule(chest: Chest, field: dict[str, ndarray], finding: Finding) -> None:
     canvas, rng = chest.canvas, chest.canvas.rng
     u, v = _centre(chest, finding) + rng.uniform(-0.02, 0.02, size=2)
     x, y = from_midline((u, v), finding.side)
-    spot = canvas.discs([(x, y, rng.uniform(0.042, 0.054))], 0.003)
-    chest.blend(spot, rng.uniform(0.86, 0.96))
+    spot = canvas.discs([(x, y, rng.uniform(0.048, 0.060))], 0.003)
+    chest.blend(spot, rng.uniform(0.92, 1.0))
 
 
 def _effusion(chest: Chest, field: dict[str, ndarray], finding: Finding) -> None:

@@ -9,9 +9,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
 KeyValue = tuple[Tensor, Tensor]
+
+
+def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> KeyValue:
+    """Rotated keys, and values, of hidden (B, L, D): (B, kv_heads, L, head_dim) each."""
+    shape = (*hidden.shape[:-1], -1, attention.head_dim)
+    key = attention.k_norm(attention.k_proj(hidden).view(shape)).transpose(1, 2)
+    value = attention.v_proj(hidden).view(shape).transpose(1, 2)
+    return _rotate(key, rope), value
 
 
 def attend(
@@ -28,21 +36,24 @@ def attend(
     """
     shape = (*hidden.shape[:-1], -1, attention.head_dim)
     query = attention.q_norm(attention.q_proj(hidden).view(shape)).transpose(1, 2)
-    key = attention.k_norm(attention.k_proj(hidden).view(shape)).transpose(1, 2)
-    value = attention.v_proj(hidden).view(shape).transpose(1, 2)
-    query, key = apply_rotary_pos_emb(query, key, *rope)
-    own = (key, value)
+    own = key, value = keys_values(attention, hidden, rope)
     if past is not None:
         key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
     groups = attention.num_key_value_groups
     output = F.scaled_dot_product_attention(
-        query,
+        _rotate(query, rope),
         key.repeat_interleave(groups, dim=1),
         value.repeat_interleave(groups, dim=1),
         attn_mask=mask,
         scale=attention.scaling,
     )
     return attention.o_proj(output.transpose(1, 2).flatten(2)), own
+
+
+def _rotate(heads: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of (B, heads, L, head_dim)."""
+    cosine, sine = rope[0].unsqueeze(1), rope[1].unsqueeze(1)
+    return heads * cosine + rotate_half(heads) * sine
 
 
 def layer_pass(
@@ -62,16 +73,24 @@ Segment = tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]
 """Hidden states, rotary embedding, key mask."""
 
 
-def shared_prefix_layer(layer: nn.Module, prefix: Segment, answers: Segment) -> KeyValue:
+def shared_prefix_layer(
+    layer: nn.Module, prefix: Segment, answers: Segment, keep_prefix: bool = True
+) -> tuple[Tensor, Tensor]:
     """One layer of both passes; returns the new hidden states of prefix and answers.
 
     prefix: hidden (B, P, D). answers: hidden (K*B, R, D), copy-major, and a mask over P + R keys.
+    keep_prefix: false in the last layer when nobody reads the prefix behind it; then only its keys
+    and values are computed, and its hidden states come back as they were.
     Both passes are in one function, so that gradient checkpointing recomputes them together.
     """
     hidden, rope, mask = answers
-    prefix_hidden, (key, value) = layer_pass(layer, prefix[0], prefix[1], mask=prefix[2])
+    prefix_hidden, prefix_rope, prefix_mask = prefix
+    if keep_prefix:
+        prefix_hidden, past = layer_pass(layer, prefix_hidden, prefix_rope, mask=prefix_mask)
+    else:
+        past = keys_values(layer.self_attn, layer.input_layernorm(prefix_hidden), prefix_rope)
     copies = len(hidden) // len(prefix_hidden)
-    past = (key.repeat(copies, 1, 1, 1), value.repeat(copies, 1, 1, 1))
+    past = (past[0].repeat(copies, 1, 1, 1), past[1].repeat(copies, 1, 1, 1))
     hidden, _ = layer_pass(layer, hidden, rope, past, mask)
     return prefix_hidden, hidden
 

@@ -9,11 +9,12 @@ from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from llava.diffusion.masking import Noise
-from llava.diffusion.sampler import Decoded, SamplingConfig
+from llava.diffusion.sampler import Decoded
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
     Qwen3ForMaskedDiffusion,
+    token_sampling,
 )
 from llava.model.llava_arch import Splice, plan_splice, splice_embeds, splice_labels
 from llava.model.projector import build_projector
@@ -86,7 +87,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
     ) -> Decoded:
         """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
         embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
-        return self.decode(embeds, splice.attention_mask, SamplingConfig.from_dict(sampling))
+        return self.decode(embeds, splice.attention_mask, token_sampling(sampling))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixel values (I, 3, H, W) -> image tokens in the language model's width (I, N, D)."""

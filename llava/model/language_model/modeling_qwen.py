@@ -9,7 +9,7 @@ prefix  two passes, layer by layer: the prefix over itself, then the answers (co
         of a sample, with gradients through both passes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from llava.diffusion.masking import Noise, complement, forward_process_embeds, s
 from llava.diffusion.sampler import Decoded, SamplingConfig, denoise
 from llava.model.language_model.attention import (
     key_mask,
+    keys_values,
     layer_pass,
     ragged,
     shared_prefix_layer,
@@ -86,7 +87,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, **sampling: Any
     ) -> Decoded:
         """Decode an answer behind each prompt. inputs_embeds: (B, P, D), right-padded."""
-        return self.decode(inputs_embeds, attention_mask, SamplingConfig.from_dict(sampling))
+        return self.decode(inputs_embeds, attention_mask, token_sampling(sampling))
 
     @torch.no_grad()
     def decode(
@@ -233,6 +234,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             prefix_length,
             segments.prefix_mask,
             segments.answer_mask,
+            keep_prefix=True,
         )
         prefix = F.pad(prefix, (0, 0, 0, total - prefix.shape[1]))
         offset = torch.arange(total, device=embeds.device) - prefix_length[:, None]
@@ -263,11 +265,13 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         prefix_length: Tensor,
         prefix_mask: Tensor | None,
         answer_mask: Tensor | None,
+        keep_prefix: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """All layers of both passes of mode prefix.
 
         prefix: (B, P, D). answers: (K*B, R, D), copy-major, each continuing at its sample's
-        prefix_length (B,). Masks (B, P), (B, R) or None. Returns both after the final norm.
+        prefix_length (B,). Masks (B, P), (B, R) or None. Returns both after the final norm; the
+        prefix is complete only with `keep_prefix` (the last layer is spared otherwise).
         """
         width, length = prefix.shape[1], answers.shape[1]
         copies = len(answers) // len(prefix)
@@ -278,12 +282,14 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         prefix_keys = key_mask([prefix_mask], [width])
         answer_keys = key_mask([prefix_mask, answer_mask], [width, length])
         answer_keys = None if answer_keys is None else answer_keys.repeat(copies, 1, 1, 1)
-        for layer in self.model.layers:
+        last = len(self.model.layers) - 1
+        for index, layer in enumerate(self.model.layers):
             prefix, answers = self._run(
                 shared_prefix_layer,
                 layer,
                 (prefix, prefix_rope, prefix_keys),
                 (answers, answer_rope, answer_keys),
+                keep_prefix or index < last,
             )
         return self.model.norm(prefix), self.model.norm(answers)
 
@@ -293,9 +299,11 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             prefix, torch.arange(prefix.shape[1], device=prefix.device)[None]
         )
         keys, hidden, layers = key_mask([mask], [prefix.shape[1]]), prefix, []
-        for layer in self.model.layers:
+        for layer in self.model.layers[:-1]:
             hidden, own = layer_pass(layer, hidden, rope, None, keys)
             layers.append(own)
+        last = self.model.layers[-1]
+        layers.append(keys_values(last.self_attn, last.input_layernorm(hidden), rope))
         return PrefixCache(tuple(layers), mask)
 
     def canvas_pass(self, answers: Tensor, cache: PrefixCache, prefix_length: Tensor) -> Tensor:
@@ -328,6 +336,16 @@ def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Ten
         real = attention_mask.sum(dim=1).long()
     start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
     return start, max(1, int((real - start).max()))
+
+
+def token_sampling(settings: Mapping[str, Any]) -> SamplingConfig:
+    """Settings of a model that sees tokens only, so that stop strings would be ignored: refused."""
+    config = SamplingConfig.from_dict(settings)
+    if config.stop:
+        raise ValueError(
+            f"stop={config.stop!r} needs a tokenizer; generate through llava.inference.ReportWriter"
+        )
+    return config
 
 
 @dataclass(frozen=True)

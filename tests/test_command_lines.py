@@ -1,0 +1,65 @@
+"""Every command line answers `--help` at once, in words, without a heavy import."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = (
+    "llava.data.mimic_cxr",
+    "llava.data.iu_xray",
+    "llava.data.phantom",
+    "llava.data.phantom.blank",
+    "llava.train.train",
+    "llava.train.demo_backbones",
+    "llava.eval.evaluate",
+    "llava.eval.phantom_results",
+    "llava.generate",
+)
+PROBE = """
+import runpy, sys
+sys.argv = [{name!r}, "--help"]
+try:
+    runpy.{runner}({name!r}, run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = sorted({{"torch", "transformers", "matplotlib", "lmms_eval"}} & set(sys.modules))
+assert not heavy, heavy
+"""
+
+
+def help_of(name: str, runner: str) -> str:
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(name=name, runner=runner)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 2
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_is_quick_and_tells_what_the_command_does(module):
+    text = help_of(module, "run_module")
+    assert text.startswith("usage: ")
+    assert len(text.splitlines()) > 5
+
+
+def test_the_benchmarks_help_is_quick_too():
+    assert "--steps" in help_of("bench/real_size.py", "run_path")
+
+
+def test_every_command_line_of_the_library_is_listed_here():
+    found = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in (ROOT / "llava").rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert found == set(MODULES)
