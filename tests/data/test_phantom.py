@@ -189,11 +189,8 @@ def test_the_context_alone_does_not_give_the_findings_away():
 
 
 def test_the_annotation_has_mimics_shape_and_every_picture_exists(corpus, annotation):
-    assert {split: len(entries) for split, entries in annotation.items()} == {
-        "train": 34,
-        "val": 3,
-        "test": 5,
-    }
+    sizes = {split: len(entries) for split, entries in annotation.items()}
+    assert sizes == {"train": 34, "val": 3, "test": 5}
     ids = [entry["id"] for entries in annotation.values() for entry in entries]
     assert len(set(ids)) == len(ids)
     for split, entries in annotation.items():
