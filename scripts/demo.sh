@@ -47,8 +47,8 @@ pretrain() {
     --image-folder "$IMAGE_FOLDER" --output "$folder" --epochs "$epochs" --seed "$SEED" "${PRECISION[@]}"
   echo "$SEED $TRAIN_CASES $epochs" >"$folder/corpus"
 }
-pretrain vision "${VISION_EPOCHS:-5}" & vision=$!
-pretrain language "${LANGUAGE_EPOCHS:-3}" & language=$!
+pretrain vision "${VISION_EPOCHS:-4}" & vision=$!
+pretrain language "${LANGUAGE_EPOCHS:-2}" & language=$!
 wait "$vision"
 wait "$language"
 
@@ -56,15 +56,16 @@ wait "$language"
 export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}" GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-72}"
+SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}")
 
 log "3/6 stage 1: the projector"
-OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-1}" \
-  bash train/scripts/llada_v_pretrain.sh --answer_canvas "$CANVAS"
+OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.5}" \
+  bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
 log "4/6 stage 2: vision tower, projector and language model"
-OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-4}" \
+OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-5}" \
   LEARNING_RATE="${LEARNING_RATE:-1e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-5e-4}" \
-  bash train/scripts/llada_v_finetune.sh --answer_canvas "$CANVAS"
+  bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
 log "5/6 evaluation: the test phantoms, then the same prompts with a blank image"
 "$PYTHON" -m llava.data.phantom.blank --data-path "$DEMO/data/test_llave_llada.json" \

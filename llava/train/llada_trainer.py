@@ -10,6 +10,7 @@ from transformers import Trainer
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.masking import Noise, row_seed, seeded_noise
 from llava.model.builder import Loaded, load_projector, save_checkpoint, save_projector
+from llava.train.muon import MuonWithAdamW, is_hidden_matrix
 
 EVALUATION_STEP = -1
 """Step that seeds the noise of every evaluation: the same noise, so the same number, each time."""
@@ -20,6 +21,7 @@ class LLaDATrainer(Trainer):
 
     loaded: the model with its tokenizer and image processor, saved together.
     learning_rates: of the parameters whose name starts with a key; others use args.learning_rate.
+    muon_lr: above 0, the matrices inside the layers are trained with Muon at this learning rate.
     projector_only: save (and resume from) the projector alone, as stage 1 does.
     """
 
@@ -28,11 +30,12 @@ class LLaDATrainer(Trainer):
         loaded: Loaded,
         *,
         learning_rates: dict[str, float] | None = None,
+        muon_lr: float = 0.0,
         projector_only: bool = False,
         **trainer_arguments: Any,
     ) -> None:
         self.loaded, self.projector_only = loaded, projector_only
-        self.learning_rates = learning_rates or {}
+        self.learning_rates, self.muon_lr = learning_rates or {}, muon_lr
         super().__init__(model=loaded.model, **trainer_arguments)
 
     def compute_loss(
@@ -60,17 +63,32 @@ class LLaDATrainer(Trainer):
             return self.optimizer
         model = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(model))
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                decay = self.args.weight_decay if name in decayed else 0.0
-                groups.setdefault((self._learning_rate_of(name), decay), []).append(parameter)
-        optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-        self.optimizer = optimizer_class(
-            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
-            **settings,
-        )
+            if not parameter.requires_grad:
+                continue
+            decay = self.args.weight_decay if name in decayed else 0.0
+            muon = self.muon_lr > 0 and is_hidden_matrix(name, parameter)
+            rate = self.muon_lr if muon else self._learning_rate_of(name)
+            groups.setdefault((muon, rate, decay), []).append(parameter)
+        self.optimizer = self._optimizer_of(model, groups)
         return self.optimizer
+
+    def _optimizer_of(
+        self, model: nn.Module, groups: dict[tuple[bool, float, float], list[nn.Parameter]]
+    ) -> torch.optim.Optimizer:
+        matrices, others = (
+            [
+                {"params": parameters, "lr": rate, "weight_decay": decay}
+                for (muon, rate, decay), parameters in groups.items()
+                if muon == wanted
+            ]
+            for wanted in (True, False)
+        )
+        if matrices:
+            return MuonWithAdamW(matrices, others)
+        optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+        return optimizer_class(others, **settings)
 
     def _learning_rate_of(self, name: str) -> float:
         for prefix, rate in self.learning_rates.items():

@@ -36,12 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: Arguments) -> None:
     """Run one stage. Raises ValueError or FileNotFoundError for what the user can mend."""
+    import torch
     from transformers import set_seed
 
     from llava.train.run_folder import finish_run, open_run
 
     resume = open_run(arguments)
     set_seed(arguments.training.seed)
+    torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
     loaded = build_model(arguments)
     trainer = build_trainer(arguments, loaded)
     trainer.train(resume_from_checkpoint=resume)
@@ -90,6 +92,7 @@ def build_trainer(arguments: Arguments, loaded: Loaded) -> LLaDATrainer:
     evaluation = arguments.data.eval_data_path
     return LLaDATrainer(
         loaded,
+        muon_lr=run.muon_lr,
         projector_only=tunable_parts(arguments.model) == ["mm_mlp_adapter"],
         learning_rates={
             "vision_tower.": run.mm_vision_tower_lr or training.learning_rate,

@@ -164,6 +164,9 @@ HISTORIES = (
 HINT_SHARE = 0.35
 """How often the indication is drawn from what fits a finding; else from everything."""
 
+OTHER_ORDER = 0.2
+"""How often findings leave their habitual order, in which a reader goes through a film."""
+
 
 def write_report(findings: tuple[Finding, ...], portable: bool, rng: Generator) -> str:
     """2 to 6 sentences: every finding, some of what is absent, never more than 60 words."""
@@ -174,7 +177,8 @@ def write_report(findings: tuple[Finding, ...], portable: bool, rng: Generator) 
     else:
         said, last = _statements(findings, rng), []
     unsaid = _negatives(names, rng)
-    rng.shuffle(said)
+    if rng.random() < OTHER_ORDER:
+        rng.shuffle(said)
     sentences = [*first, *said, *unsaid]
     while len(sentences) + len(last) > 6 and len(unsaid) > 1:
         sentences.remove(unsaid.pop())
@@ -245,7 +249,8 @@ def _negatives(names: set[str], rng: Generator) -> list[str]:
     """Statements about what is absent, most useful first (the last ones are dropped first)."""
     absent = [kind for kind in ABSENT if not any(name.endswith(kind) for name in names)]
     rng.shuffle(absent)
-    terms = [_pick(ABSENT[kind], rng) for kind in absent[: int(rng.integers(2, 5))]]
+    chosen = sorted(absent[: int(rng.integers(2, 5))], key=list(ABSENT).index)
+    terms = [_pick(ABSENT[kind], rng) for kind in chosen]
     sentences = [_none_of(terms, rng)] if terms else []
     if "cardiomegaly" not in names and rng.random() < 0.85:
         sentences.insert(int(rng.integers(2)), _pick(NORMAL, rng))

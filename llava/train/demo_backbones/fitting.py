@@ -1,14 +1,18 @@
 """The Trainer as both backbones use it."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, get_scheduler
 
+from llava.train.muon import MuonWithAdamW, is_hidden_matrix
 from llava.train.progress import ProgressBar
+
+WARMUP_STEPS, WEIGHT_DECAY = 60, 0.01
 
 
 def fit(
@@ -23,15 +27,15 @@ def fit(
     seed: int,
     bf16: bool,
 ) -> None:
-    """Train `model` (its forward returns {"loss": ...}) in place; nothing is written."""
+    """Train `model` (its forward returns {"loss": ...}) in place; nothing is written.
+
+    learning_rate: of AdamW; the matrices inside the layers are trained with Muon at twice that.
+    """
+    torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=30,
-        weight_decay=0.01,
         logging_steps=20,
         save_strategy="no",
         report_to=[],
@@ -42,11 +46,27 @@ def fit(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
+    optimizer = MuonWithAdamW(*_groups(model, learning_rate))
+    schedule = get_scheduler(
+        "cosine", optimizer, WARMUP_STEPS, round(epochs * math.ceil(len(samples) / batch_size))
+    )
     trainer = Trainer(
         model,
         arguments,
+        optimizers=(optimizer, schedule),
         data_collator=collate,
         train_dataset=samples,
         callbacks=[ProgressBar()],
     )
     trainer.train()
+
+
+def _groups(model: nn.Module, learning_rate: float) -> tuple[list[dict], list[dict]]:
+    """Parameter groups for Muon and for AdamW."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if is_hidden_matrix(name, parameter) else others).append(parameter)
+    return (
+        [{"params": matrices, "lr": 2 * learning_rate, "weight_decay": WEIGHT_DECAY}],
+        [{"params": others, "lr": learning_rate, "weight_decay": WEIGHT_DECAY}],
+    )
