@@ -35,7 +35,7 @@ DENIES = re.compile(
     r"|devoid of|neither|nor|never|denies|resolution of|clearance of|clearing of|removal of"
     r"|rules? out|none|fails? to|unlikely|rather than|instead of"
     r"|(?<!is )(?<!are )(?<!been )(?<!has )(?<!have )(?<!now )(?<!both )(?<!all )(?<!completely )"
-    r"(?<!fully )(?<!since )(?<!entirely )(?:absent|resolved|cleared|removed))\b"
+    r"(?<!fully )(?<!since )(?<!entirely )(?:absent|resolved|cleared|removed|explanted))\b"
 )
 ANEW = (
     r"(?:a|an|the|there|is|are|mild\w*|moderate\w*|severe\w*|small|large|tiny|stable|persistent|new"
@@ -53,6 +53,7 @@ DENIED_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|were|has|have|had|been|be|now|both|all|completely|fully|since|entirely"
     r"|also|otherwise|either|interval\w*|can|could|currently) )*"
     rf"(?:\bnot (?:\w+ )?{SEEN}|\b(?:no longer|absent|resolved|cleared|removed|gone|disappeared"
+    r"|explanted|extracted|re ?(?:expanded|aerated|inflated)"
     r"|excluded|ruled out|negative|none|nil|subsided|drained|evacuated|unlikely)\b"
     r"|\b(?:taken )?out$|\bnot$|: no\b)"
 )

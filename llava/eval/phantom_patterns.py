@@ -203,7 +203,7 @@ PATTERNS = (
         rf"{SPOT}{GAP}{{0,4}}? (?:round\w*|spherical|well (?:circumscribed|defined)|coin like)",
         r"(?:micro)?nodul\w+(?: mass\w*)?",
         r"mass(?:es)?(?: like \w+)?",
-        r"lesions?|granuloma\w*|neoplas\w+|tumou?rs?|metasta\w+|malignan\w+|spots?",
+        r"lesions?|granulomas?\b(?!t)|neoplas\w+|tumou?rs?|metasta\w+|malignan\w+|spots?",
         r"hamartoma|carcinoma",
     ),
     _pattern(
