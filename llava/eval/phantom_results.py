@@ -118,13 +118,19 @@ def draw_examples(cases: Sequence[Case], image_folder: Path, path: Path) -> None
 
     from llava.mm_utils import load_image
 
-    figure, rows = plt.subplots(len(cases), 2, figsize=(11, 2.6 * len(cases)), squeeze=False)
+    figure, rows = plt.subplots(
+        len(cases),
+        2,
+        figsize=(11, 2.3 * len(cases)),
+        squeeze=False,
+        width_ratios=(1, 3.4),
+        layout="constrained",
+    )
     for (left, right), case in zip(rows, cases, strict=True):
         left.imshow(load_image(case.image, image_folder, case.id), cmap="gray")
         left.axis("off")
         right.axis("off")
         right.text(0, 1, _caption(case), va="top", fontsize=8, family="monospace", parse_math=False)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.01, wspace=-0.35)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -64,7 +64,7 @@ class RunArguments:
     mm_vision_tower_lr: float = option(0.0, "learning rate of the tower (0: learning_rate)")
     mm_projector_lr: float = option(0.0, "learning rate of the projector (0: learning_rate)")
     muon_lr: float = option(
-        0.0, "train the matrices inside the layers with Muon at this learning rate (0: AdamW)"
+        0.0, "learning rate of Muon for the matrices of layers and projector (0: AdamW for all)"
     )
     overwrite: bool = option(False, "delete another run in output_dir first")
 

@@ -48,5 +48,6 @@ class MuonWithAdamW(Optimizer):
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon is meant for it: a matrix inside a layer, neither embedding nor head."""
-    return parameter.dim() == 2 and "layers." in name
+    """Whether Muon is meant for it: a matrix inside a layer or the projector, not an embedding or
+    a head."""
+    return parameter.dim() == 2 and ("layers." in name or "mm_projector." in name)
