@@ -1,0 +1,88 @@
+"""Two optimizers behind one face."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from llava.train.muon import MuonWithAdamW, is_hidden_matrix
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(8, 6)
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+
+    def forward(self, ids):
+        hidden = self.embed(ids)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden).tanh()
+        return hidden.pow(2).mean()
+
+
+def build(seed=0):
+    torch.manual_seed(seed)
+    model = Tiny()
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if is_hidden_matrix(name, p)]
+    others = [p for name, p in named if not is_hidden_matrix(name, p)]
+    optimizer = MuonWithAdamW(
+        [{"params": matrices, "lr": 0.01, "weight_decay": 0.0}],
+        [{"params": others, "lr": 0.02, "weight_decay": 0.0}],
+    )
+    return model, optimizer
+
+
+def train(model, optimizer, schedule, steps):
+    for step in range(steps):
+        loss = model(torch.arange(8).roll(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return loss.item()
+
+
+def halving(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+
+def test_matrices_of_layers_go_to_muon_and_everything_is_trained():
+    model, optimizer = build()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    first = model(torch.arange(8)).item()
+    last = train(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), 30)
+    assert last < first
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+    muon = {id(p) for group in optimizer.parts[0].param_groups for p in group["params"]}
+    assert muon == {id(layer.weight) for layer in model.layers}
+
+
+def test_a_scheduler_reaches_both_parts():
+    model, optimizer = build()
+    train(model, optimizer, halving(optimizer), 2)
+    rates = [group["lr"] for part in optimizer.parts for group in part.param_groups]
+    assert rates == pytest.approx([0.0025, 0.005])
+
+
+def test_a_restored_optimizer_continues_exactly():
+    model, optimizer = build()
+    train(model, optimizer, halving(optimizer), 3)
+    other, restored = build(seed=1)
+    other.load_state_dict(model.state_dict())
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    constant = torch.optim.lr_scheduler.LambdaLR
+    train(model, optimizer, constant(optimizer, lambda _: 1.0), 3)
+    train(other, restored, constant(restored, lambda _: 1.0), 3)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_projector_matrices_count_and_embeddings_do_not():
+    weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    assert is_hidden_matrix("mm_projector.0.weight", weight)
+    assert is_hidden_matrix("model.layers.3.mlp.up_proj.weight", weight)
+    assert not is_hidden_matrix("model.embed_tokens.weight", weight)
+    assert not is_hidden_matrix("model.layers.3.mlp.up_proj.bias", bias)
