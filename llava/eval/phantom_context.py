@@ -27,6 +27,9 @@ NO_DENIAL = re.compile(
     rf"|\b(?:(?:which|that) (?:was|were|had been) )?(?:{SEEN}|described|reported|depicted)"
     rf" (?:previously|before|earlier|yesterday"
     rf"|(?:on|in|at|during) (?:the |an? )?(?:\w+ )?{EARLIER}(?: \w+)?)\b"
+    rf"|\b{SEEN} (?:\w+ ){{0,3}}?(?:last (?:week|month|year|time)|yesterday"
+    r"|in (?:spring|summer|autumn|winter|\d{4}))\b"
+    r"|\b(?:that|which) (?:was|were|had been) (?:\w+ ){1,5}?(?=(?:has|have|is|are)\b)"
     r"|\b(?:partial\w*|near\w*|almost|incomplete\w*|mostly)(?: complete| completely)?"
     r" (?:resol\w+(?: of)?|clear\w+(?: of)?)\b"
 )
@@ -53,8 +56,8 @@ DENIED_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|were|has|have|had|been|be|now|both|all|completely|fully|since|entirely"
     r"|also|otherwise|either|interval\w*|can|could|currently) )*"
     rf"(?:\bnot (?:\w+ )?{SEEN}|\b(?:no longer|absent|resolved|cleared|removed|gone|disappeared"
-    r"|explanted|extracted|re ?(?:expanded|aerated|inflated)"
-    r"|excluded|ruled out|negative|none|nil|subsided|drained|evacuated|unlikely)\b"
+    r"|explanted|extracted|taken out|withdrawn from|re ?(?:expanded|aerated|inflated)"
+    r"|excluded|ruled out|negative|(?<!and )none|nil|subsided|drained|evacuated|unlikely)\b"
     r"|\b(?:taken )?out$|\bnot$|: no\b)"
 )
 AFFIRMS = re.compile(
