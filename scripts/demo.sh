@@ -54,10 +54,10 @@ wait "$language"
 
 # The recipe's schedule at a size where 1e-5 would not move anything in minutes.
 export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
-export LOSS_WEIGHTING="${LOSS_WEIGHTING:-uniform}" GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
+export GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-72}"
-SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-5e-3}")
+SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}")
 
 log "3/6 stage 1: the projector"
 OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.5}" \
@@ -65,7 +65,7 @@ OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.5}" \
 
 log "4/6 stage 2: vision tower, projector and language model"
 OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-5}" \
-  LEARNING_RATE="${LEARNING_RATE:-2e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
+  LEARNING_RATE="${LEARNING_RATE:-1e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-5e-4}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
 log "5/6 evaluation: the test phantoms, then the same prompts with a blank image"
