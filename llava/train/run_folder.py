@@ -32,7 +32,7 @@ def open_run(arguments: Arguments) -> str | None:
 
 
 def finish_run(arguments: Arguments) -> None:
-    """Mark the run as finished, and leave no checkpoint that only served to resume."""
+    """Mark the run as finished: its folder is then not resumed, nor overwritten unasked."""
     folder = Path(arguments.training.output_dir)
     (folder / FINISHED_FILE).write_text(json.dumps({"finished": True}) + "\n", encoding="utf-8")
 
