@@ -45,6 +45,7 @@ LAYERS = {
     "llava.eval.launch": 2,
     "llava.eval.nlg": 2,
     "llava.eval.phantom_*": 2,
+    "llava.eval.predictions": 2,
     "llava.eval.significance": 2,
     # 3: the parts put together
     "llava.model.language_model.attention": 3,

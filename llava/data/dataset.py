@@ -27,13 +27,17 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Entry:
-    """One conversation. images: paths relative to image_folder, one per <image> in the text."""
+    """One conversation. images: paths relative to image_folder, one per <image> in the text.
+
+    study_id: what several images of one examination share; empty where the file does not say.
+    """
 
     id: str
     images: tuple[str, ...]
     messages: tuple[dict[str, str], ...]
     image_folder: str
     source: str
+    study_id: str = ""
 
 
 def load_entries(data_path: str | Path, image_folder: str | Path | None = None) -> list[Entry]:
@@ -138,7 +142,12 @@ def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) ->
         )
     turns = tuple({"from": m["from"], "value": m["value"]} for m in messages)
     return Entry(
-        str(raw.get("id", index)), tuple(images), turns, str(image_folder or ""), str(path)
+        id=str(raw.get("id", index)),
+        images=tuple(images),
+        messages=turns,
+        image_folder=str(image_folder or ""),
+        source=str(path),
+        study_id=str(raw.get("study_id", "")),
     )
 
 

@@ -14,8 +14,15 @@ from llava.eval.documents import Document
 from llava.eval.java import REMEDY
 from llava.eval.launch import LOG_FILE, PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
 from llava.eval.nlg import METRICS, PTB, SIMPLE
+from llava.eval.predictions import (
+    PREDICTIONS_FILE,
+    Prediction,
+    PredictionError,
+    check_ids,
+    refuse,
+    write_predictions,
+)
 
-PREDICTIONS_FILE = "predictions.jsonl"
 RESULTS_FILE = "results.json"
 
 
@@ -51,7 +58,10 @@ def collect(
     failure: what the processes said when they did not end well; complete results outweigh it.
     """
     scores = _scores(folder, failure)
-    predictions = merge_predictions(folder / PREDICTIONS_FOLDER, documents)
+    try:
+        predictions = merge_predictions(folder / PREDICTIONS_FOLDER, documents)
+    except PredictionError as error:
+        raise EvaluationError(str(error)) from error
     scored = scores["scored,none"]
     if scored != len(documents):
         raise EvaluationError(
@@ -65,48 +75,27 @@ def collect(
         protocol={**protocol, "tokenizer": SIMPLE if values["METEOR"] is None else PTB},
         unavailable={name: REMEDY for name, value in values.items() if value is None},
     )
-    lines = "".join(json.dumps(prediction) + "\n" for prediction in predictions)
-    (folder / PREDICTIONS_FILE).write_text(lines)
+    write_predictions(predictions, folder / PREDICTIONS_FILE)
     (folder / RESULTS_FILE).write_text(json.dumps(asdict(results), indent=2) + "\n")
     return results
 
 
-def merge_predictions(folder: Path, documents: Sequence[Document]) -> list[dict[str, Any]]:
+def merge_predictions(folder: Path, documents: Sequence[Document]) -> list[Prediction]:
     """The predictions of all processes in the order of the documents, one for each.
 
-    Raises EvaluationError naming what is missing, repeated or unknown.
+    Raises PredictionError listing what is missing, repeated, unknown or of another dataset.
     """
-    by_id: dict[str, dict[str, Any]] = {}
+    found = []
     for path in sorted(folder.glob("rank*.jsonl")):
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            prediction = _parse(line, f"{path}, line {number}")
-            if prediction["id"] in by_id:
-                raise EvaluationError(f"{path}: the id {prediction['id']!r} was predicted twice")
-            by_id[prediction["id"]] = prediction
-    known = {document.id: document.reference for document in documents}
-    _refuse("no prediction", [name for name in known if name not in by_id])
-    _refuse("a prediction but no sample", [name for name in by_id if name not in known])
-    _refuse(
-        "another reference than the dataset",
-        [name for name, text in known.items() if by_id[name]["reference"] != text],
-    )
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found += [
+            Prediction.from_line(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)
+        ]
+    by_id = {prediction.id: prediction for prediction in found}
+    check_ids((document.id for document in documents), (p.id for p in found), str(folder))
+    other = [d.id for d in documents if by_id[d.id].reference != d.reference]
+    refuse({"have another reference than the dataset": other} if other else {}, str(folder))
     return [by_id[document.id] for document in documents]
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        prediction = json.loads(line)
-    except ValueError as error:
-        raise EvaluationError(f"{where} is not JSON: {error}") from error
-    if not isinstance(prediction, dict) or not {"id", "prediction", "reference"} <= set(prediction):
-        raise EvaluationError(f"{where} lacks an id, a prediction or a reference")
-    return prediction
-
-
-def _refuse(what: str, ids: Sequence[str]) -> None:
-    if ids:
-        shown = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
-        raise EvaluationError(f"{len(ids)} ids have {what}: {shown}")
 
 
 def _scores(folder: Path, failure: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,16 +24,25 @@ DOCUMENTS_FILE = "documents.jsonl"
 """The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
 
 _YAML_SUFFIXES = (".yaml", ".yml")
+_MIMIC_STUDY = re.compile(r"(?:^|/)p\d+/(s\d+)/")
 
 
 @dataclass(frozen=True)
 class Document:
-    """One sample. images: absolute paths; prompt: the human turn; reference: the report."""
+    """One sample. images: absolute paths; prompt: the human turn; reference: the report.
+
+    listed_images: the same images as the dataset writes them, relative to `image_folder`.
+    study_id: the entry's own, else the one in a MIMIC path (p10/p10000032/s50414267/...), else
+    the id.
+    """
 
     id: str
     images: tuple[str, ...]
     prompt: str
     reference: str
+    listed_images: tuple[str, ...]
+    image_folder: str
+    study_id: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,20 @@ def _document(entry: Entry) -> Document:
         )
     question, answer = (message["value"] for message in entry.messages)
     images = (resolve_image_path(entry.image_folder, image, entry.id) for image in entry.images)
-    return Document(entry.id, tuple(map(str, images)), question, answer)
+    return Document(
+        id=entry.id,
+        images=tuple(map(str, images)),
+        prompt=question,
+        reference=answer,
+        listed_images=entry.images,
+        image_folder=str(Path(entry.image_folder).resolve()),
+        study_id=entry.study_id or _study_in_path(entry.images) or entry.id,
+    )
+
+
+def _study_in_path(images: Sequence[str]) -> str | None:
+    found = _MIMIC_STUDY.search(images[0]) if images else None
+    return found.group(1) if found else None
 
 
 def _digest(path: str) -> str:

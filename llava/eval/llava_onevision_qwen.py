@@ -9,7 +9,6 @@ keywords and go through `SamplingConfig`, which refuses what it does not know.
 
 import atexit
 import difflib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +21,7 @@ from lmms_eval.api.model import lmms
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.eval.launch import MODEL
+from llava.eval.predictions import Prediction, token_texts
 
 if TYPE_CHECKING:
     import torch
@@ -156,8 +156,8 @@ class LlavaOnevisionQwen(lmms):
         reports = self.writer.write(requests, sampling)
         if self._predictions:
             rows = zip(batch, requests, reports, strict=True)
-            lines = [json.dumps(self._record(*row)) + "\n" for row in rows]
-            with self._predictions.open("a") as file:
+            lines = [self._record(*row).to_line() for row in rows]
+            with self._predictions.open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
         return [report.text for report in reports]
 
@@ -174,18 +174,24 @@ class LlavaOnevisionQwen(lmms):
             prompt = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt
         return Request(images=images, prompt=prompt)
 
-    def _record(self, instance: Instance, request: "Request", report: "Report") -> dict[str, Any]:
+    def _record(self, instance: Instance, request: "Request", report: "Report") -> Prediction:
+        assert self.writer is not None
         document, doc_id = self._document(instance), instance.args[3]
-        return {
-            "doc_id": doc_id,
-            "id": document.get("id", str(doc_id)),
-            "prediction": report.text,
-            "reference": document.get("reference"),
-            "prompt": request.prompt,
-            "image": [str(image) for image in request.images],
-            "ended": report.ended,
-            "nfe": report.nfe,
-        }
+        name = str(document.get("id", doc_id))
+        return Prediction(
+            id=name,
+            prediction=report.text,
+            reference=document.get("reference", ""),
+            context=request.prompt.replace(IMAGE_PLACEHOLDER, "").strip(),
+            images=tuple(document.get("listed_images", ())),
+            image_folder=document.get("image_folder", ""),
+            study_id=document.get("study_id", name),
+            ended=report.ended,
+            nfe=report.nfe,
+            tokens=token_texts(report.token_ids, self.writer.tokenizer),
+            confidence=tuple(report.confidence),
+            decided_at=tuple(report.decided_at),
+        )
 
 
 def sampling_config(generation: Mapping[str, Any]) -> "SamplingConfig":

@@ -78,7 +78,7 @@ def repeat_first(rows: list[dict]) -> None:
 
 
 def rename_first(rows: list[dict]) -> None:
-    rows.append({**rows[0], "id": "stranger"})
+    rows[0] = {**rows[0], "id": "stranger"}
 
 
 def change_reference(rows: list[dict]) -> None:
@@ -89,14 +89,19 @@ def lose_text(rows: list[dict]) -> None:
     del rows[0]["prediction"]
 
 
+def number_for_text(rows: list[dict]) -> None:
+    rows[0]["prediction"] = 3.5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (drop_first, "1 ids have no prediction: 'study-0'"),
-        (repeat_first, "'study-0' was predicted twice"),
-        (rename_first, "a prediction but no sample: 'stranger'"),
-        (change_reference, "another reference than the dataset: 'study-0'"),
+        (repeat_first, "1 ids are predicted more than once: 'study-0'"),
+        (rename_first, "no prediction: 'study-0'; 1 ids are no sample of the dataset: 'stranger'"),
+        (change_reference, "1 ids have another reference than the dataset: 'study-0'"),
         (lose_text, "line 1 lacks an id, a prediction or a reference"),
+        (number_for_text, "line 1: prediction is 3.5; it must be text"),
     ],
 )
 def test_predictions_that_do_not_match_the_dataset_are_refused(

@@ -86,10 +86,14 @@ def test_three_processes_score_each_of_seven_samples_exactly_once(settings, docu
     assert [row["id"] for row in merged] == [document.id for document in documents]
     assert [row["prediction"] for row in merged] == alone
     shares = [
-        [json.loads(line)["doc_id"] for line in path.read_text().splitlines()]
+        [json.loads(line)["id"] for line in path.read_text().splitlines()]
         for path in sorted((run / PREDICTIONS_FOLDER).iterdir())
     ]
-    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+    ids = [document.id for document in documents]
+    assert shares == [ids[0::3], ids[1::3], ids[2::3]]
+    for row in merged:
+        assert row["prediction"] in "".join(row["tokens"])
+        assert len(row["tokens"]) == len(row["confidence"]) == len(row["decided_at"]) > 0
 
     expected = nlg.score_corpus([row["reference"] for row in merged], alone)
     assert results["metrics"] == expected.metrics

@@ -22,16 +22,35 @@ from llava.eval.llava_onevision_qwen import LlavaOnevisionQwen, ModelArguments, 
 from llava.inference import Report, Request
 
 
+def answer(prompt: str) -> str:
+    return f"Report for {prompt}\n\nSecond paragraph."
+
+
+class FakeTokenizer:
+    """Every id is its own text."""
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(f"<{token}>" for token in ids)
+
+
 @dataclass
 class FakeWriter:
     """Answers every request from its prompt, and remembers what it was asked."""
 
+    tokenizer = FakeTokenizer()
     batches: list[tuple[list[Request], SamplingConfig]] = field(default_factory=list)
 
     def write(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Report]:
         self.batches.append((list(requests), sampling))
         return [
-            Report(f"Report for {request.prompt}\n\nSecond paragraph.", True, [], [], [], 3)
+            Report(
+                f"Report for {request.prompt}\n\nSecond paragraph.",
+                True,
+                [5, 7],
+                [0.5, 1.0],
+                [1, 0],
+                3,
+            )
             for request in requests
         ]
 
@@ -66,7 +85,7 @@ def run_task(model: LlavaOnevisionQwen | str, folder: Path, monkeypatch, **argum
 
 
 def test_lmms_eval_scores_what_the_writer_wrote_for_every_document(
-    documents, tmp_path, monkeypatch
+    documents, tiny_dataset, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(java, "find_java", lambda: None)
     write_documents(documents, tmp_path)
@@ -85,7 +104,20 @@ def test_lmms_eval_scores_what_the_writer_wrote_for_every_document(
     assert [row["id"] for row in kept] == [d.id for d in documents]
     assert [row["reference"] for row in kept] == [d.reference for d in documents]
     assert all(row["prediction"].endswith("\n\nSecond paragraph.") for row in kept)
-    assert (kept[0]["ended"], kept[0]["nfe"]) == (True, 3)
+    assert kept[1] == {
+        "id": "study-1",
+        "prediction": kept[1]["prediction"],
+        "reference": documents[1].reference,
+        "context": documents[1].prompt.removeprefix("<image>\n"),
+        "images": ["p10/image1.png"],
+        "image_folder": str(tiny_dataset.image_folder),
+        "study_id": "study-1",
+        "ended": True,
+        "nfe": 3,
+        "tokens": ["<5>", "<7>"],
+        "confidence": [0.5, 1.0],
+        "decided_at": [1, 0],
+    }
 
     scores = results["results"][TASK]
     texts = [row["prediction"] for row in kept]
