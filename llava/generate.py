@@ -21,10 +21,11 @@ _SAMPLING = {
     "steps": (int, "denoising steps for the whole canvas (default: one per token)"),
     "temperature": (float, "0 is greedy"),
     "cfg_scale": (float, "guidance, 0 is off"),
-    "remasking": (str, "low_confidence or random"),
+    "remasking": (str, "rank proposals by low_confidence, margin, entropy or random"),
     "schedule": (str, "tokens per step: linear, cosine or shift"),
     "threshold": (float, "accept also every token of at least this probability"),
     "factor": (float, "accept also by Fast-dLLM's factor rule"),
+    "entropy_bound": (float, "accept also the surest tokens up to this sum of entropies"),
     "cache": (str, "prefix, none, or auto: prefix where it is exact"),
     "seed": (int, "of sampling"),
 }

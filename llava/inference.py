@@ -5,7 +5,7 @@ The command line, lmms-eval and any page go through `ReportWriter`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.conversation import decode_answer, encode_prompt
-from llava.diffusion.sampler import Decoded, SamplingConfig
+from llava.diffusion.result import Decoded, DecodeOptions, Step
+from llava.diffusion.sampler import SamplingConfig
 from llava.mm_utils import load_image, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Request:
     """One report to write. images: files or PIL images; prompt: the human turn with one <image>
-    for each."""
+    for each; seed: this report's own part of the seed of sampling, whatever batch it is in."""
 
     images: tuple[str | Path | Image.Image, ...]
     prompt: str
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Report:
 
     Per emitted token, the end token included: token_ids, confidence (share of the softmax when it
     was accepted), decided_at (the pass that accepted it). nfe: denoising passes.
+    history: on request the canvas after each of them, the mask token where undecided.
     """
 
     text: str
@@ -47,6 +50,7 @@ class Report:
     confidence: list[float]
     decided_at: list[int]
     nfe: int
+    history: list[list[int]] | None = None
 
 
 class ReportWriter:
@@ -67,8 +71,17 @@ class ReportWriter:
         return cls(load_pretrained_model(model_path, model_base, device=device, torch_dtype=dtype))
 
     @torch.no_grad()
-    def write(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Report]:
-        """One batch of reports, in the order of the requests."""
+    def write(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingConfig,
+        on_step: Callable[[Step], None] | None = None,
+        keep_history: bool = False,
+    ) -> list[Report]:
+        """One batch of reports, in the order of the requests.
+
+        on_step: called after every denoising pass with the canvases.
+        """
         if not requests:
             return []
         prompts = [self._encode(request, sampling) for request in requests]
@@ -79,8 +92,14 @@ class ReportWriter:
             images = process_images(pictures, self.image_processor)
             images = images.to(device, self.model.dtype)
         ids, mask = self._pad(prompts)
-        embeds, splice = self.model.embed_with_images(ids.to(device), mask.to(device), images)
-        decoded = self.model.decode(embeds, splice.attention_mask, sampling)
+        seeds = [request.seed for request in requests]
+        decoded = self.model.decode_with_images(
+            ids.to(device),
+            mask.to(device),
+            images,
+            sampling,
+            DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
+        )
         return [self._report(decoded, row, sampling) for row in range(len(requests))]
 
     def _encode(self, request: Request, sampling: SamplingConfig) -> list[int]:
@@ -123,7 +142,14 @@ class ReportWriter:
             confidence=decoded.confidence[row][emitted].tolist(),
             decided_at=decoded.decided_at[row][emitted].tolist(),
             nfe=int(decoded.nfe[row]),
+            history=_history(decoded, row),
         )
+
+
+def _history(decoded: Decoded, row: int) -> list[list[int]] | None:
+    if decoded.history is None:
+        return None
+    return decoded.history[: int(decoded.nfe[row]), row].tolist()
 
 
 def _open(image: str | Path | Image.Image) -> Image.Image:

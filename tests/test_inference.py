@@ -1,5 +1,6 @@
 """Images and context to reports: batches, image sources, where a report ends, what is refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,25 @@ def test_every_emitted_token_has_its_confidence_and_step(writer, requests):
         assert 1 <= report.nfe <= 8
 
 
+def test_the_canvas_of_every_pass_is_kept_on_request(writer, requests):
+    mask = writer.model.config.mask_token_id
+    steps = []
+    for report in writer.write(requests, SAMPLING, on_step=steps.append, keep_history=True):
+        assert len(report.history) == report.nfe
+        undecided = [canvas.count(mask) for canvas in report.history]
+        assert undecided == sorted(undecided, reverse=True)
+        assert report.history[-1][: len(report.token_ids)] == report.token_ids
+    assert [step.index for step in steps] == list(range(len(steps)))
+
+
+def test_each_report_is_sampled_by_its_own_seed(writer, requests):
+    sampling = SamplingConfig(gen_length=16, steps=8, temperature=1.0)
+    seeded = [replace(requests[1], seed=seed) for seed in (0, 1, 2)]
+    ids = [report.token_ids for report in writer.write(seeded, sampling)]
+    assert len({tuple(row) for row in ids}) == 3
+    assert writer.write([seeded[2]], sampling)[0].token_ids == ids[2]
+
+
 def test_no_request_gives_no_report(writer):
     assert writer.write([], SAMPLING) == []
 
@@ -128,9 +148,10 @@ def deciding(writer, monkeypatch):
 
 
 def vars_of(model, decoded):
-    """What `ReportWriter` uses of a model, with `decode` answering `decoded`."""
-    names = ("config", "device", "dtype", "vision_tower", "embed_with_images")
-    return {name: getattr(model, name) for name in names} | {"decode": lambda *_: decoded}
+    """What `ReportWriter` uses of a model, with decoding answering `decoded`."""
+    names = ("config", "device", "dtype", "vision_tower")
+    answer = {"decode_with_images": lambda *_: decoded}
+    return {name: getattr(model, name) for name in names} | answer
 
 
 def written(writer, **settings):

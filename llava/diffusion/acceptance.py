@@ -1,11 +1,52 @@
 """One decoding step's two choices: which token to propose, and which proposals to keep."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from llava.diffusion.config import SamplingConfig
 from llava.diffusion.masking import row_seed
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A token for every candidate position; all (B, R), -inf or 0 where there is no candidate.
+
+    tokens: ids. probability: the token's share of the full softmax. score: by what proposals are
+    ranked, larger is better. entropy: of the full softmax in nats, None when nobody asked.
+    """
+
+    tokens: Tensor
+    probability: Tensor
+    score: Tensor
+    entropy: Tensor | None
+
+
+def consider(
+    logits: Tensor,
+    window: Tensor,
+    mask_token_id: int,
+    config: SamplingConfig,
+    seeds: Sequence[int],
+) -> Proposal:
+    """Propose a token for every position of the window, and score it.
+
+    logits: (M, V) fp32. window: (B, R) bool with M true. seeds: one a row, of this step.
+    """
+    tokens, probability = propose(logits, window, mask_token_id, config.temperature, seeds)
+    certain = None
+    if config.remasking == "entropy" or config.entropy_bound is not None:
+        certain = _spread(entropy(logits), window, torch.inf)
+    score = probability
+    if config.remasking == "random":
+        score = random_scores(window, seeds)
+    elif config.remasking == "margin":
+        score = _spread(margin(logits, mask_token_id), window, -torch.inf)
+    elif config.remasking == "entropy":
+        score = -certain
+    return Proposal(tokens, probability, score, certain)
 
 
 def propose(
@@ -19,46 +60,91 @@ def propose(
     logits: (M, V) fp32. rows: (B, R) bool with M true. seeds: one a row.
     Returns (B, R) ids and (B, R) fp32; 0 and -inf outside `rows`.
     """
-    candidates = logits.clone()
-    candidates[:, mask_token_id] = -torch.inf
     if temperature > 0:
         noise = _gumbel(rows, logits.shape[-1], seeds)
-        candidates = candidates.double() / temperature + noise
-    chosen = candidates.argmax(dim=-1)
-    log_probability = logits.gather(1, chosen[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+        chosen = best_token(logits.double() / temperature + noise, mask_token_id)[1]
+        chosen_logit = logits.gather(1, chosen[:, None]).squeeze(1)
+    else:
+        chosen_logit, chosen = best_token(logits, mask_token_id)
+    probability = (chosen_logit - logits.logsumexp(dim=-1)).exp()
     tokens = torch.zeros(rows.shape, dtype=torch.long, device=rows.device)
-    probability = torch.full(rows.shape, -torch.inf, device=rows.device)
     tokens[rows] = chosen
-    probability[rows] = log_probability.exp()
-    return tokens, probability
+    return tokens, _spread(probability, rows, -torch.inf)
 
 
-def accept(
-    score: Tensor,
-    probability: Tensor,
-    window: Tensor,
-    quota: Tensor,
-    threshold: float | None = None,
-    factor: float | None = None,
-) -> Tensor:
+def best_token(logits: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
+    """The largest logit but the mask token's, and its id; the lowest id of equals. (M, V) -> (M,).
+
+    In two halves around the mask token, so that the logits are neither copied nor written to.
+    """
+    halves = [(0, logits[:, :mask_token_id]), (mask_token_id + 1, logits[:, mask_token_id + 1 :])]
+    found = [(offset, *half.max(dim=-1)) for offset, half in halves if half.shape[1]]
+    offset, value, token = found[0]
+    token = token + offset
+    for offset, other, index in found[1:]:
+        token = torch.where(other > value, index + offset, token)
+        value = torch.maximum(value, other)
+    return value, token
+
+
+def margin(logits: Tensor, mask_token_id: int) -> Tensor:
+    """Probability of the likeliest token minus the second's, the mask token left out. (M,)"""
+    top = logits.topk(min(3, logits.shape[-1]), dim=-1)
+    value = top.values.masked_fill(top.indices == mask_token_id, -torch.inf)
+    share = (value.sort(dim=-1, descending=True).values[:, :2] - logits.logsumexp(-1, True)).exp()
+    return share[:, 0] - share[:, 1:].sum(dim=-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of the full softmax, in nats. (M, V) -> (M,)"""
+    log_share = logits.log_softmax(dim=-1)
+    return -(log_share.exp() * log_share).sum(dim=-1)
+
+
+def accept(proposal: Proposal, window: Tensor, quota: Tensor, config: SamplingConfig) -> Tensor:
     """Which proposals to keep: the best `quota` by score (at least one), and what a rule adds.
 
-    threshold adds every proposal of at least this probability; factor adds the ranks n (from 1)
-    while c_(n) >= 1 - factor / (n + 1) (both Fast-dLLM, arXiv 2505.22618). Ties go to the left.
-
-    score, probability: (B, R). window: (B, R) bool, the candidates. quota: (B,). Returns (B, R).
+    Ties go to the left. window: (B, R) bool, the candidates. quota: (B,). Returns (B, R) bool.
     """
-    order = score.masked_fill(~window, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1)  # (B, R), 0 is the best
-    count = quota.clamp(min=1)
-    if factor is not None:
-        place = torch.arange(1, rank.shape[1] + 1, device=rank.device)
-        good = probability.gather(1, order) >= 1 - factor / (place + 1)
-        count = torch.maximum(count, good.long().cumprod(dim=1).sum(dim=1))
-    accepted = rank < count[:, None]
-    if threshold is not None:
-        accepted |= probability >= threshold
+    accepted = _rank(proposal.score.masked_fill(~window, -torch.inf)) < quota.clamp(min=1)[:, None]
+    if config.threshold is not None:
+        accepted |= proposal.probability >= config.threshold
+    elif config.factor is not None:
+        accepted |= factor_rule(proposal.probability, config.factor)
+    elif config.entropy_bound is not None:
+        accepted |= entropy_bound_rule(proposal.entropy, config.entropy_bound)
     return window & accepted
+
+
+def factor_rule(probability: Tensor, factor: float) -> Tensor:
+    """The ranks n (from 1) while c_(n) >= 1 - factor / (n + 1). (B, R), -inf: no candidate."""
+    ordered = probability.sort(dim=1, descending=True).values
+    place = torch.arange(1, ordered.shape[1] + 1, device=ordered.device)
+    count = (ordered >= 1 - factor / (place + 1)).long().cumprod(dim=1).sum(dim=1)
+    return _rank(probability) < count[:, None]
+
+
+def entropy_bound_rule(certain: Tensor, bound: float) -> Tensor:
+    """The longest run S of the lowest entropies with sum(S) - max(S) <= bound (EB-Sampler).
+
+    certain: (B, R) entropies, inf where there is no candidate.
+    """
+    ordered = certain.sort(dim=1).values
+    before = ordered.cumsum(dim=1) - ordered  # in ascending order the largest is the last
+    count = ((before <= bound) & ordered.isfinite()).sum(dim=1)
+    return _rank(-certain) < count[:, None]
+
+
+def _rank(score: Tensor) -> Tensor:
+    """Place of each score in its row, 0 is the largest; equals from left to right. (B, R)"""
+    return score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+
+
+def _spread(values: Tensor, rows: Tensor, fill: float) -> Tensor:
+    """(M,) values at the M true places of `rows` (B, R), `fill` elsewhere."""
+    spread = torch.full(rows.shape, fill, device=rows.device, dtype=values.dtype)
+    spread[rows] = values
+    return spread
 
 
 def random_scores(rows: Tensor, seeds: Sequence[int]) -> Tensor:

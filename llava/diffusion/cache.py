@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from llava.diffusion.config import SamplingConfig
+
 
 @dataclass(frozen=True)
 class PrefixCache:
@@ -25,3 +27,24 @@ class PrefixCache:
         """The cache of the rows (indices) that are still being decoded."""
         mask = None if self.prefix_mask is None else self.prefix_mask[rows]
         return PrefixCache(tuple((k[rows], v[rows]) for k, v in self.layers), mask)
+
+
+def resolve_cache(config: SamplingConfig, attention_mode: str) -> str:
+    """The cache that `config` means for a checkpoint of this attention mode.
+
+    Raises ValueError where `exact` was asked of a cache that only approximates plain recompute.
+    """
+    if config.cache == "auto":
+        return "prefix" if attention_mode == "prefix" else "none"
+    if config.exact and not is_exact(config.cache, attention_mode):
+        exact = "auto, prefix or none" if attention_mode == "prefix" else "auto or none"
+        raise ValueError(
+            f"cache={config.cache!r} is an approximation for a checkpoint of attention mode "
+            f"{attention_mode!r}, and exact=True was asked; use cache={exact}, or exact=False"
+        )
+    return config.cache
+
+
+def is_exact(cache: str, attention_mode: str) -> bool:
+    """Whether decoding with this cache gives the tokens of plain recompute (in fp32)."""
+    return cache == "none" or (cache == "prefix" and attention_mode == "prefix")

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from llava.diffusion.acceptance import accept, propose
+from llava.diffusion.acceptance import Proposal, accept, propose
+from llava.diffusion.result import NO_OPTIONS, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig, denoise
 from llava.diffusion.schedule import transfer_schedule
 
@@ -27,7 +28,7 @@ class TableDenoiser:
         return chosen
 
 
-def run(table, **settings):
+def run(table, options=NO_OPTIONS, **settings):
     config = SamplingConfig(gen_length=table.shape[1], **settings)
     denoiser = TableDenoiser(table)
     result = denoise(
@@ -37,6 +38,7 @@ def run(table, **settings):
         mask_token_id=MASK,
         pad_token_id=PAD,
         end_token_ids=[END],
+        options=options,
     )
     return result, denoiser
 
@@ -49,7 +51,7 @@ def table():
     return table
 
 
-@pytest.mark.parametrize("remasking", ["low_confidence", "random"])
+@pytest.mark.parametrize("remasking", ["low_confidence", "random", "margin", "entropy"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "shift"])
 def test_a_decoded_token_is_never_the_mask_token(table, remasking, temperature, schedule):
@@ -110,6 +112,41 @@ def test_the_seed_changes_what_is_sampled(table):
     assert not torch.equal(one.sequences, other.sequences)
 
 
+def test_rows_of_one_prompt_differ_by_their_own_seed_whatever_the_batch(table):
+    same = table[:1].repeat(3, 1, 1)
+    settings = {"steps": 4, "temperature": 1.0, "remasking": "random"}
+    alike, _ = run(same, **settings)
+    assert torch.equal(alike.sequences[0], alike.sequences[1])
+    together, _ = run(same, DecodeOptions(row_seeds=[7, 8, 9]), **settings)
+    assert len({tuple(row) for row in together.sequences.tolist()}) == 3
+    alone, _ = run(same[:1], DecodeOptions(row_seeds=[8]), **settings)
+    assert torch.equal(alone.sequences[0], together.sequences[1])
+
+
+def test_a_seed_for_every_row_or_none(table):
+    with pytest.raises(ValueError, match="2 row_seeds for 3 rows"):
+        run(table, DecodeOptions(row_seeds=[1, 2]))
+
+
+def test_the_callback_sees_every_pass_and_the_history_holds_its_canvas(table):
+    table[1, 2, END] = 50.0
+    table[1, :2, 3] = 40.0
+    steps = []
+    options = DecodeOptions(on_step=steps.append, keep_history=True)
+    result, denoiser = run(table, options, steps=8)
+    assert [step.index for step in steps] == list(range(len(denoiser.batches)))
+    assert result.history.shape == (len(steps), 3, 8)
+    assert {len(step.rows) for step in steps} == {2, 3}
+    for step, canvas in zip(steps, result.history, strict=True):
+        assert torch.equal(canvas[step.rows], step.tokens)
+        assert torch.equal(step.tokens == MASK, step.undecided)
+        at = result.decided_at[step.rows] == step.index
+        assert not (at & ~step.accepted).any()
+    emitted = result.decided_at >= 0
+    assert torch.equal(result.history[-1][emitted], result.sequences[emitted])
+    assert run(table, steps=8)[0].history is None
+
+
 def test_sampling_follows_the_softmax():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0]).repeat(4000, 1)
     rows = torch.ones(4000, 1, dtype=torch.bool)
@@ -132,7 +169,8 @@ def test_ties_in_confidence_go_to_the_left():
     score = torch.full((1, 6), 0.5)
     window = torch.ones(1, 6, dtype=torch.bool)
     window[0, 0] = False
-    kept = accept(score, score, window, torch.tensor([2]))
+    proposal = Proposal(torch.zeros(1, 6).long(), score, score, None)
+    kept = accept(proposal, window, torch.tensor([2]), SamplingConfig(gen_length=6))
     assert kept.tolist() == [[False, True, True, False, False, False]]
 
 
@@ -162,7 +200,7 @@ def test_cosine_and_shift_start_slow():
         ({"gen_length": 0}, "gen_length=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"threshold": 1.5}, r"not in \(0, 1\]"),
-        ({"threshold": 0.9, "factor": 1.0}, "give one"),
+        ({"threshold": 0.9, "factor": 1.0}, "threshold and factor are rules .* give one"),
         ({"remasking": "lowconf"}, "low_confidence, random"),
         ({"schedule": "cos"}, "linear, cosine, shift"),
         ({"cfg_scale": -0.1}, "cfg_scale=-0.1"),

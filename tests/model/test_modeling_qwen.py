@@ -211,21 +211,33 @@ def padded(prompts):
     return ids, mask
 
 
-@pytest.mark.parametrize("settings", [{}, {"cfg_scale": 1.0}, {"temperature": 0.7, "seed": 3}])
+RULES = [
+    {},
+    {"cfg_scale": 1.0},
+    {"temperature": 0.7, "seed": 3},
+    {"schedule": "shift", "remasking": "margin"},
+    {"threshold": 0.3, "remasking": "entropy"},
+    {"factor": 0.9},
+    {"entropy_bound": 0.5, "remasking": "random"},
+]
+
+
+@pytest.mark.parametrize("settings", RULES)
 def test_cached_prefix_and_plain_recompute_decode_the_same_tokens(settings):
     model = build("prefix")
     ids, mask = padded(PROMPTS)
     common = {"gen_length": 16, "block_length": 8, "steps": 8, **settings}
-    cached = model.generate(ids, mask, cache="prefix", **common)
+    cached = model.generate(ids, mask, cache="prefix", exact=True, **common)
     plain = model.generate(ids, mask, cache="none", **common)
     assert torch.equal(cached.sequences, plain.sequences)
+    assert torch.equal(cached.decided_at, plain.decided_at)
     torch.testing.assert_close(cached.confidence, plain.confidence, atol=1e-5, rtol=0)
     assert cached.prefill_passes == (2 if "cfg_scale" in settings else 1)
     assert plain.prefill_passes == 0
 
 
 @pytest.mark.parametrize("mode", ["full", "prefix"])
-@pytest.mark.parametrize("settings", [{}, {"cfg_scale": 0.5}, {"temperature": 1.0}])
+@pytest.mark.parametrize("settings", RULES)
 def test_a_prompt_decodes_the_same_alone_and_in_a_ragged_batch(mode, settings):
     model = build(mode)
     common = {"gen_length": 12, "steps": 6, **settings}
@@ -234,6 +246,14 @@ def test_a_prompt_decodes_the_same_alone_and_in_a_ragged_batch(mode, settings):
         alone = model.generate(torch.tensor([prompt]), **common)
         assert torch.equal(alone.sequences[0], together.sequences[row])
         assert alone.nfe[0] == together.nfe[row]
+
+
+def test_an_approximate_cache_is_refused_where_exactness_was_asked():
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"cache='prefix' is an approximation .* mode 'full'"):
+        build("full").generate(ids, gen_length=4, cache="prefix", exact=True)
+    for cache in ("auto", "none"):
+        build("full").generate(ids, gen_length=4, cache=cache, exact=True)
 
 
 def test_a_prompt_longer_than_the_positions_is_refused():

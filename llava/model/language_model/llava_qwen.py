@@ -9,7 +9,8 @@ from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from llava.diffusion.masking import Noise
-from llava.diffusion.sampler import Decoded
+from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
+from llava.diffusion.sampler import SamplingConfig
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
@@ -83,11 +84,28 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         images: Tensor | None = None,
+        options: DecodeOptions = NO_OPTIONS,
         **sampling: Any,
     ) -> Decoded:
         """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
+        config = token_sampling(sampling)
+        return self.decode_with_images(input_ids, attention_mask, images, config, options)
+
+    @torch.no_grad()
+    def decode_with_images(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        images: Tensor | None,
+        config: SamplingConfig,
+        options: DecodeOptions = NO_OPTIONS,
+    ) -> Decoded:
+        """`generate` with its settings already checked."""
         embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
-        return self.decode(embeds, splice.attention_mask, token_sampling(sampling))
+        decoded = self.decode(embeds, splice.attention_mask, config, options)
+        if images is not None and len(images):
+            decoded.counters.tower_calls, decoded.counters.images = 1, len(images)
+        return decoded
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixel values (I, 3, H, W) -> image tokens in the language model's width (I, N, D)."""

@@ -21,10 +21,11 @@ from transformers import Qwen3ForCausalLM
 from transformers.utils import ModelOutput
 
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.cache import PrefixCache
+from llava.diffusion.cache import PrefixCache, resolve_cache
 from llava.diffusion.loss import masked_diffusion_loss, token_cross_entropy
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
-from llava.diffusion.sampler import Decoded, SamplingConfig, denoise
+from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
+from llava.diffusion.sampler import SamplingConfig, denoise
 from llava.model.language_model.attention import (
     key_mask,
     keys_values,
@@ -74,24 +75,36 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **sampling: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        options: DecodeOptions = NO_OPTIONS,
+        **sampling: Any,
     ) -> Decoded:
         """Decode an answer behind each prompt. input_ids: (B, P), right-padded.
 
         sampling: the fields of `SamplingConfig`; an unknown one raises ValueError.
         """
         embeds = self.model.embed_tokens(input_ids)
-        return self.generate_with_embeds(embeds, attention_mask, **sampling)
+        return self.generate_with_embeds(embeds, attention_mask, options, **sampling)
 
     def generate_with_embeds(
-        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, **sampling: Any
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        options: DecodeOptions = NO_OPTIONS,
+        **sampling: Any,
     ) -> Decoded:
         """Decode an answer behind each prompt. inputs_embeds: (B, P, D), right-padded."""
-        return self.decode(inputs_embeds, attention_mask, token_sampling(sampling))
+        return self.decode(inputs_embeds, attention_mask, token_sampling(sampling), options)
 
     @torch.no_grad()
     def decode(
-        self, inputs_embeds: Tensor, attention_mask: Tensor | None, config: SamplingConfig
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        config: SamplingConfig,
+        options: DecodeOptions = NO_OPTIONS,
     ) -> Decoded:
         """`generate_with_embeds` with its settings already checked."""
         batch, width, _ = inputs_embeds.shape
@@ -99,14 +112,13 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         if attention_mask is not None:
             length = attention_mask.sum(dim=1).long()
         self._check_positions(int(length.max()), config)
-        cached = config.cache == "prefix" or (
-            config.cache == "auto" and self.config.attention_mode == "prefix"
-        )
-        prompts = PromptDenoiser.start(self, inputs_embeds, length, cached)
+        cached = resolve_cache(config, self.config.attention_mode) == "prefix"
+        counters = Counters()
+        prompts = PromptDenoiser.start(self, inputs_embeds, length, cached, counters)
         unconditional = None
         if config.cfg_scale > 0:
             masked = self.mask_embedding().expand_as(inputs_embeds)
-            unconditional = PromptDenoiser.start(self, masked, length, cached)
+            unconditional = PromptDenoiser.start(self, masked, length, cached, counters)
         result = denoise(
             prompts,
             batch,
@@ -116,8 +128,9 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             end_token_ids=self._end_token_ids(),
             unconditional=unconditional,
             device=inputs_embeds.device,
+            options=options,
         )
-        result.prefill_passes = int(cached) * (1 if unconditional is None else 2)
+        result.counters = counters
         return result
 
     def _check_positions(self, prompt_length: int, config: SamplingConfig) -> None:

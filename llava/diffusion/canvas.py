@@ -1,0 +1,100 @@
+"""The state of the decoding loop: the canvases, one row per report, and where each row stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from llava.diffusion.config import SamplingConfig
+from llava.diffusion.schedule import transfer_schedule
+
+
+@dataclass
+class Canvas:
+    """The rows being decoded. Every row is at its own block and step: none waits for another.
+
+    tokens, undecided, confidence, decided_at: (B, R). nfe: (B,) passes so far. origin: (B,) which
+    row of the batch each is. seed: (B,) its own part of the seed. quota: (B, blocks, steps per
+    block) tokens to accept at least. block_steps: (B, blocks) steps done in each block.
+    """
+
+    tokens: Tensor
+    undecided: Tensor
+    confidence: Tensor
+    decided_at: Tensor
+    nfe: Tensor
+    origin: Tensor
+    seed: Tensor
+    quota: Tensor
+    block_steps: Tensor
+
+    @classmethod
+    def blank(
+        cls,
+        config: SamplingConfig,
+        seeds: Sequence[int],
+        mask_token_id: int,
+        device: torch.device,
+    ) -> "Canvas":
+        batch, blocks = len(seeds), config.num_blocks
+        shape = (batch, config.gen_length)
+        undecided = torch.ones(shape, dtype=torch.bool, device=device)
+        by_block = undecided.view(batch * blocks, config.block_length)
+        quota = transfer_schedule(by_block, config.steps // blocks, config.schedule)
+        return cls(
+            tokens=torch.full(shape, mask_token_id, device=device),
+            undecided=undecided,
+            confidence=torch.zeros(shape, device=device),
+            decided_at=torch.full(shape, -1, device=device),
+            nfe=torch.zeros(batch, dtype=torch.long, device=device),
+            origin=torch.arange(batch, device=device),
+            seed=torch.tensor(seeds, dtype=torch.long, device=device),
+            quota=quota.view(batch, blocks, -1),
+            block_steps=torch.zeros(batch, blocks, dtype=torch.long, device=device),
+        )
+
+    def select(self, rows: Tensor) -> "Canvas":
+        return Canvas(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def store_into(self, whole: "Canvas") -> None:
+        """Write these rows back to their places in the batch."""
+        for field in fields(self):
+            getattr(whole, field.name)[self.origin] = getattr(self, field.name)
+
+    def current_window(self) -> tuple[Tensor, Tensor]:
+        """The first block of each row with undecided positions (B,), and those positions (B, R)."""
+        batch, blocks = self.block_steps.shape
+        by_block = self.undecided.view(batch, blocks, -1)
+        block = by_block.any(dim=2).long().argmax(dim=1)
+        window = torch.zeros_like(by_block)
+        rows = torch.arange(batch, device=block.device)
+        window[rows, block] = by_block[rows, block]
+        return block, window.view_as(self.undecided)
+
+    def current_quota(self, block: Tensor) -> Tensor:
+        """How many tokens the schedule asks of each row in this step of its block (B,)."""
+        rows = torch.arange(len(block), device=block.device)
+        return self.quota[rows, block, self.block_steps[rows, block]]
+
+    def keep(self, accepted: Tensor, proposed: Tensor, probability: Tensor, block: Tensor) -> None:
+        """Commit the accepted proposals; all (B, R). Counts the pass. block: (B,)."""
+        self.tokens = torch.where(accepted, proposed, self.tokens)
+        self.confidence = torch.where(accepted, probability, self.confidence)
+        self.decided_at = torch.where(accepted, self.nfe[:, None], self.decided_at)
+        self.undecided = self.undecided & ~accepted
+        self.nfe = self.nfe + 1
+        rows = torch.arange(len(block), device=block.device)
+        self.block_steps[rows, block] += 1
+
+    def end_position(self, ends: Tensor) -> Tensor:
+        """Index of the first decided end token of each row, R where there is none. (B,)"""
+        is_end = torch.isin(self.tokens, ends) & ~self.undecided
+        length = is_end.shape[1]
+        return torch.where(is_end.any(dim=1), is_end.long().argmax(dim=1), length)
+
+    def is_finished(self, ends: Tensor) -> Tensor:
+        """Rows with everything before their first decided end token decided. (B,) bool."""
+        position = torch.arange(self.tokens.shape[1], device=ends.device)
+        before_end = position < self.end_position(ends)[:, None]
+        return ~(self.undecided & before_end).any(dim=1)

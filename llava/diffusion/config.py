@@ -1,0 +1,127 @@
+"""How a report is decoded: every choice of the loop, its acceptance rules and its caches.
+
+Checked on construction, so that the loop (`sampler`) meets only settings that make sense.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from llava.diffusion.schedule import UNMASKING_SCHEDULES
+
+REMASKING = ("low_confidence", "random", "margin", "entropy")
+CACHES = ("auto", "none", "prefix")
+RULES = ("threshold", "factor", "entropy_bound")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a report is decoded. Bad values and combinations raise ValueError on construction.
+
+    gen_length: canvas length R. block_length: decoded left to right in blocks of this many
+        (default: the whole canvas). steps: denoising steps for the whole canvas, shared evenly
+        by the blocks (default: one per token).
+    temperature: 0 is greedy; above, Gumbel-max on logits / temperature.
+    cfg_scale: guidance w in logits_u + (1 + w) (logits - logits_u); 0 is off.
+    remasking: by what the proposals are ranked: `low_confidence` (the share of the softmax; the
+        least confident stay masked), `margin` (first minus second), `entropy` (the lowest first)
+        or `random`. schedule: tokens per step, `linear`, `cosine` or `shift`.
+    One rule may accept more than the schedule asks, never fewer, so that `steps` stays an upper
+        bound. threshold: every token of at least this probability. factor: the ranks n while
+        c_(n) >= 1 - factor / (n + 1) (both Fast-dLLM, arXiv 2505.22618). entropy_bound: the most
+        certain tokens while the sum of their entropies, the largest left out, is at most this
+        (EB-Sampler, arXiv 2505.24857; nats).
+    cache: `prefix` computes the prefix once, `none` recomputes it at every step, `auto` takes
+        `prefix` where it is exact (attention mode `prefix`) and `none` elsewhere.
+    exact: refuse a cache that is an approximation for the checkpoint's attention mode.
+    stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
+    """
+
+    gen_length: int = 128
+    block_length: int | None = None
+    steps: int | None = None
+    temperature: float = 0.0
+    cfg_scale: float = 0.0
+    remasking: str = "low_confidence"
+    schedule: str = "linear"
+    threshold: float | None = None
+    factor: float | None = None
+    entropy_bound: float | None = None
+    cache: str = "auto"
+    exact: bool = False
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._fill_defaults()
+        self._check_lengths()
+        _check_choice("remasking", self.remasking, REMASKING)
+        _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
+        _check_choice("cache", self.cache, CACHES)
+        _check_not_negative("temperature", self.temperature, "use 0 for greedy")
+        _check_not_negative("cfg_scale", self.cfg_scale, "use 0 for no guidance")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ValueError(f"stop={self.stop!r}: every stop string must be text, and not empty")
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} is not in (0, 1]; try 0.9")
+        if self.factor is not None and not self.factor > 0:
+            raise ValueError(f"factor={self.factor} is not positive; try 1.0")
+        if self.entropy_bound is not None and not self.entropy_bound > 0:
+            raise ValueError(f"entropy_bound={self.entropy_bound} is not positive; try 0.1")
+        given = [name for name in RULES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are rules for the same choice; give one")
+
+    def _fill_defaults(self) -> None:
+        if self.block_length is None:
+            object.__setattr__(self, "block_length", self.gen_length)
+        if self.steps is None:
+            object.__setattr__(self, "steps", self.gen_length)
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+
+    def _check_lengths(self) -> None:
+        for name in ("gen_length", "block_length", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a positive whole number")
+        if self.gen_length % self.block_length:
+            raise ValueError(
+                f"gen_length={self.gen_length} is not a multiple of "
+                f"block_length={self.block_length}; try block_length={self.gen_length}"
+            )
+        if self.steps % self.num_blocks:
+            raise ValueError(
+                f"steps={self.steps} is not a multiple of the {self.num_blocks} blocks "
+                f"(gen_length={self.gen_length} / block_length={self.block_length}); "
+                f"try steps={self.num_blocks * max(1, round(self.steps / self.num_blocks))}"
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        return self.gen_length // self.block_length
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "SamplingConfig":
+        """Build from user settings; an unknown key raises ValueError with the nearest known one."""
+        known = [field.name for field in fields(cls)]
+        for key in settings:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise ValueError(f"unknown generation setting {key!r}={settings[key]!r}; {hint}")
+        return cls(**settings)
+
+
+def _check_not_negative(name: str, value: float, remedy: str) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r} is not a number of at least 0; {remedy}")
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose from {', '.join(choices)}")

@@ -1,0 +1,108 @@
+"""What decoding gives back: the tokens, how sure and when, what it cost, and each step on the way.
+
+Filled by the loop (`sampler`) and by the model's side of it, which counts its own work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Counters:
+    """The work of one call of decoding, over its whole batch, counted where it is done.
+
+    tower_calls, images: calls of the vision tower, and images in them. prefill_calls: passes over
+    a prefix alone. passes: every pass of the language model (prefill, steps, guidance).
+    token_forwards: tokens that went through it. head_rows: rows that reached the vocabulary.
+    Within the layers, summed over them: layer_rows (query and output projection, MLP), key_rows
+    and value_rows (their projections), pairs (queries times keys). Padding counts: it is computed.
+    """
+
+    tower_calls: int = 0
+    images: int = 0
+    prefill_calls: int = 0
+    passes: int = 0
+    token_forwards: int = 0
+    head_rows: int = 0
+    layer_rows: int = 0
+    key_rows: int = 0
+    value_rows: int = 0
+    pairs: int = 0
+
+    def add_rows(self, rows: int, keys: int, layers: int) -> None:
+        """`rows` tokens through `layers` whole layers, each attending to `keys` keys."""
+        self.layer_rows += rows * layers
+        self.key_rows += rows * layers
+        self.value_rows += rows * layers
+        self.pairs += rows * keys * layers
+
+    def add_pass(self, tokens: int) -> None:
+        """One pass of the language model over this many tokens."""
+        self.passes += 1
+        self.token_forwards += tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of the loop, as a streaming callback sees it; its tensors are not to be written to.
+
+    index: the pass, from 0. rows: (B',) which rows of the batch took part. tokens: (B', R), the
+    mask token where undecided. undecided, accepted: (B', R) bool, after the step and in it.
+    """
+
+    index: int
+    rows: Tensor
+    tokens: Tensor
+    undecided: Tensor
+    accepted: Tensor
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What one call of decoding wants beside the settings (`SamplingConfig`) of every report.
+
+    row_seeds: each row's own part of the seed (default 0). The noise of a row is a function of it,
+    of the config's seed and of the step, never of the other rows: rows with the same prompt and
+    the same seed are the same sample. on_step: called after every pass. keep_history: see
+    `Decoded.history`.
+    """
+
+    row_seeds: Sequence[int] | None = None
+    on_step: Callable[[Step], None] | None = None
+    keep_history: bool = False
+
+    def seeds(self, batch: int) -> list[int]:
+        seeds = [0] * batch if self.row_seeds is None else list(self.row_seeds)
+        if len(seeds) != batch:
+            raise ValueError(f"{len(seeds)} row_seeds for {batch} rows; give one each, or none")
+        return seeds
+
+
+NO_OPTIONS = DecodeOptions()
+
+
+@dataclass
+class Decoded:
+    """What decoding gives, for B prompts and R = gen_length positions.
+
+    sequences: (B, R) ids, pad behind a row's end token. confidence: (B, R) fp32, the share of the
+    full softmax the token had when it was accepted. decided_at: (B, R) the row's pass (from 0)
+    that accepted it, -1 behind the end. nfe: (B,) denoising passes each row took; guidance_passes
+    (B,) the unconditional ones beside them. counters: what the whole batch cost.
+    history: on request (T, B, R), the canvas after every pass, the mask token where undecided.
+    """
+
+    sequences: Tensor
+    confidence: Tensor
+    decided_at: Tensor
+    nfe: Tensor
+    guidance_passes: Tensor
+    counters: Counters = field(default_factory=Counters)
+    history: Tensor | None = None
+
+    @property
+    def prefill_passes(self) -> int:
+        """Passes over the prefix alone: 1, under guidance 2, without a cache 0."""
+        return self.counters.prefill_calls
