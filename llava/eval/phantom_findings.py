@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llava.data.phantom import FINDINGS
-from llava.eval.phantom_context import denied, sides
-from llava.eval.phantom_patterns import PATTERNS, Mention
+from llava.eval.denial import denied
+from llava.eval.phantom_context import sides
+from llava.eval.phantom_patterns import PATTERNS
+from llava.eval.report_language import Mention, find_mentions, plain_text, split_sentences
 
 SIDED = ("effusion", "pneumothorax", "consolidation")
 
@@ -37,7 +39,7 @@ def findings_in(text: str) -> frozenset[str]:
     sentences = _sentences(text)
     labels, abnormal = set(), False
     for number, sentence in enumerate(sentences):
-        mentions = _explained(sentence, _mentions(sentence))
+        mentions = _explained(sentence, find_mentions(sentence, PATTERNS))
         for mention in mentions:
             if denied(sentence, mention, mentions):
                 continue
@@ -88,25 +90,6 @@ def _score(pairs: Sequence[tuple[frozenset, frozenset]]) -> Score:
 
 # --- text -> sentences ---------------------------------------------------------------------------
 
-LUNGS = {"L": "left", "R": "right"}
-LOBES = {"U": "upper", "M": "middle", "L": "lower"}
-ABBREVIATIONS = (
-    (r"\b([LR])([ULM])L\b", lambda m: f"{LUNGS[m[1]]} {LOBES[m[2]]} lobe"),
-    (r"(?<!\d )\bL\b", "left"),
-    (r"\bR\b", "right"),
-)
-PLAIN = (
-    (r"\bw/o\b", "without"),
-    (r"\bw/", "with "),
-    (r"\bb/l\b", "bilateral"),
-    (r"n['’]t\b", " not"),
-    (r"\bcannot\b", "can not"),
-    (r"[-‐-―]", " "),
-    (r"[/]", " or "),
-    (r"[()\[\]]", ", "),
-    (r"[ \t]+", " "),
-    (r" ,", ","),
-)
 COMPARED = re.compile(
     r"\b(?:left|right)( \w+)? (?:(?:greater|larger|more|bigger|worse|smaller) than|>) ?(?:the )?"
     r"(?:left|right)\b"
@@ -123,14 +106,8 @@ def _paired(match: re.Match) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    for pattern, replacement in ABBREVIATIONS:
-        text = re.sub(pattern, replacement, text)
-    text = text.lower()
-    for pattern, replacement in PLAIN:
-        text = re.sub(pattern, replacement, text)
-    text = PAIRED.sub(_paired, COMPARED.sub(r"bilateral\1", text))
-    parts = re.split(r"(?<!\d)\.|\.(?!\d)|[;!?\n]", text)
-    return [part.strip() for part in parts if re.search(r"\w", part)]
+    plain = COMPARED.sub(r"bilateral\1", plain_text(text))
+    return split_sentences(PAIRED.sub(_paired, plain))
 
 
 # --- sentence -> mentions ------------------------------------------------------------------------
@@ -145,16 +122,6 @@ EXPLAINED_BY = re.compile(
     r"\b(?:causing|producing|creating|resulting in|giving|seen as|manifest\w*|appearing as"
     r"|presenting as|accounting for|responsible for|explaining)\b"
 )
-
-
-def _mentions(sentence: str) -> list[Mention]:
-    """Mentions in the order of the text; no character serves two patterns."""
-    found, left = [], sentence
-    for pattern in PATTERNS:
-        for match in pattern.regex.finditer(left):
-            found += [Mention(name, *match.span(), pattern) for name in pattern.findings]
-            left = left[: match.start()] + "#" * len(match[0]) + left[match.end() :]
-    return sorted(found, key=lambda mention: mention.start)
 
 
 def _explained(sentence: str, mentions: list[Mention]) -> list[Mention]:

@@ -1,22 +1,12 @@
 """How radiologists name the phantom's findings: the vocabulary of `phantom_findings`.
 
-Patterns are read against lower-case text whose hyphens are blanks. They are tried in order, and
-what one has matched is taken from those behind it: the specific ("linear opacity") stands before
-the general ("opacity"). A `Pattern` without findings only takes words away.
+The order counts, see `report_language`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from llava.eval.report_language import ENLARGED, GAP, HEART, HEART_GAP, pattern
 
-GAP = r"(?:\s+(?!(?:and|or|with|but|without|while|no)\b)[\w']+)"
-"""One word of the same phrase."""
-
-HEART_GAP = (
-    r"(?:\s+(?!(?:and|or|with|but|without|while|no|by|borders?|obscur\w+|from"
-    r"|behind|left|right)\b)[\w']+)"
-)
 OPAQUE = r"(?:opaci(?!fying|fies)\w+|densit\w+|shadow\w*|haz(?:e|y|iness))"
 BLUNTED = (
     r"(?:blunt\w*|obscur\w+|oblit\w+|effac\w+|lost|fill\w+|opacif\w+|hazy|indistinct|round\w+"
@@ -24,19 +14,6 @@ BLUNTED = (
 )
 ANGLE = r"(?:angles?|sulc\w+|recess\w*|gutters?)"
 COSTOPHRENIC = rf"(?:(?:costo ?phrenic|cp|costodiaphragmatic)(?: {ANGLE})?|cpas?|lateral {ANGLE})"
-HEART = (
-    r"(?:hearts?(?: size| shadow| silhouette| contours?| diameter| outline)?"
-    r"|cardi\w+(?: and mediastinal)? (?:silhouette|shadow|size|contours?|outline|diameter|borders?"
-    r"|ratio|index|width)|ct ratio|ctr)"
-)
-ENLARGED = (
-    r"(?:enlarg\w*|big|bigger|prominen\w+|dilat\w+|increased?|wid(?:e|er|ened|ening)|larger?"
-    r"|globular|exceed\w*|elevated|expanded|oversized|magnified"
-    r"|(?:above|over|beyond|more than|greater than|larger than)(?: the)?"
-    r" (?:normal|upper|half|one half|0?\.5|50|55|60)"
-    r"|(?:of|is|at|measures|about|approximately)? ?0?\.(?:5[1-9]|[6-9]\d?)"
-    r"|(?:5[1-9]|[67]\d) ?(?:%|percent))"
-)
 VESSELS = (
     r"(?:(?:interstiti\w+|(?:pulmonary |lung |central |perihilar )?(?:vascul\w+|vessels?|veins?)"
     r"|bronchovascular|reticular|perihilar|pulmonary|lung)"
@@ -58,35 +35,8 @@ LINEAR = (
 )
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """`vague`: an appearance that a later word may explain. `own_negation`: "not sharp" is the
-    finding itself. `collapse`: of a lung, that a pneumothorax in the sentence explains."""
-
-    findings: tuple[str, ...]
-    regex: re.Pattern
-    vague: bool = False
-    own_negation: bool = False
-    collapse: bool = False
-
-
-@dataclass(frozen=True)
-class Mention:
-    """Characters `start` to `end` of a sentence that name a finding (without its side)."""
-
-    finding: str
-    start: int
-    end: int
-    pattern: Pattern
-
-
-def _pattern(findings: str, *alternatives: str, **traits: bool) -> Pattern:
-    body = "|".join(alternatives)
-    return Pattern(tuple(findings.split()), re.compile(rf"\b(?:{body})(?!\w)"), **traits)
-
-
 PATTERNS = (
-    _pattern(
+    pattern(
         "",
         r"pericardial (?:effusions?|fluid)",
         r"(?:ekg|ecg|monitor\w*|telemetry|external) (?:leads?|wires?|electrodes?|lines?|devices?)",
@@ -100,15 +50,15 @@ PATTERNS = (
         r"leads? to",
         r"in line",
     ),
-    _pattern("effusion pneumothorax", r"(?:hydro|ha?emo) ?pneumo ?thora\w+"),
-    _pattern(
+    pattern("effusion,pneumothorax", r"(?:hydro|ha?emo) ?pneumo ?thora\w+"),
+    pattern(
         "pneumothorax",
         r"(?:absen\w+|lack\w*|loss|devoid|without|no|missing)(?: of)?(?: the| any| normal| visible"
         r"| peripheral| distal| associated| underlying)*"
         r" (?:lung|vascular|pulmonary|broncho ?vascular) (?:markings|vessels|texture)",
         own_negation=True,
     ),
-    _pattern(
+    pattern(
         "pneumothorax",
         r"(?:tension )?pneumo ?thora\w+",
         r"ptxs?",
@@ -122,12 +72,12 @@ PATTERNS = (
         r"avascular (?:area|zone|region|space|rim)",
         r"deep sulcus(?: sign)?",
     ),
-    _pattern(
+    pattern(
         "effusion",
         rf"{COSTOPHRENIC}(?: {ANGLE})?{GAP}{{0,6}}? {BLUNTED}",
         own_negation=True,
     ),
-    _pattern(
+    pattern(
         "effusion",
         rf"(?:blunt\w+|obscur\w+|oblit\w+|effac\w+|loss|opacif\w+|fill\w+){GAP}{{0,6}}?"
         rf" (?:{COSTOPHRENIC}|{ANGLE})(?: {ANGLE})?",
@@ -138,7 +88,7 @@ PATTERNS = (
         r"empyema\w*",
         r"menisc\w+(?: signs?)?",
     ),
-    _pattern(
+    pattern(
         "edema",
         r"(?:fluid|volume|circulatory) over ?load\w*",
         r"kerley(?: [abc])?(?: lines?)?",
@@ -161,7 +111,7 @@ PATTERNS = (
         rf"(?:{OPAQUE}|ground glass(?: \w+)?){GAP}{{0,7}}?"
         r" (?<!left )(?<!right )(?:(?:peri|para) ?hilar|hila|hilar|hilum)(?: \w+)?",
     ),
-    _pattern(
+    pattern(
         "pacemaker",
         r"pace ?makers?(?: \w+)?? (?:leads?|wires?|generators?|device)",
         r"pace ?makers?|pacers?|pacing(?: (?:device|leads?|wires?|system|electrodes?))?",
@@ -174,7 +124,7 @@ PATTERNS = (
         r"(?:loop recorder|stimulator)s?",
         r"(?:leads?|electrodes?)",
     ),
-    _pattern(
+    pattern(
         "tube_or_line",
         r"venous access devices?|access devices?",
         r"(?:tubes?|tubing|drains?|catheters?|cannula\w*)",
@@ -184,7 +134,7 @@ PATTERNS = (
         r"(?:re)?intubat\w+",
         r"lines?",
     ),
-    _pattern(
+    pattern(
         "atelectasis",
         rf"{LINEAR}(?: {LINEAR})?{GAP}{{0,2}}? (?:{SPOT}|haz\w+|bands?|streaks?|collapse"
         r"|atelecta\w+|markings?|strands?|changes?|lines?|plates?|consolidat\w+)",
@@ -195,9 +145,9 @@ PATTERNS = (
         r"collaps\w+ (?:of|in|at) (?:the )?(?:\w+ ){0,3}(?:lobes?|base|bases|segments?|zones?)",
         r"streaks?|bands?|plates?",
     ),
-    _pattern("atelectasis", r"collapse"),
-    _pattern("atelectasis", r"collaps\w+", collapse=True),
-    _pattern(
+    pattern("atelectasis", r"collapse"),
+    pattern("atelectasis", r"collaps\w+", collapse=True),
+    pattern(
         "nodule",
         rf"{ROUND}{GAP}{{0,4}}? {SPOT}",
         rf"{SPOT}{GAP}{{0,4}}? (?:round\w*|spherical|well (?:circumscribed|defined)|coin like)",
@@ -206,7 +156,7 @@ PATTERNS = (
         r"lesions?|granulomas?\b(?!t)|neoplas\w+|tumou?rs?|metasta\w+|malignan\w+|spots?",
         r"hamartoma|carcinoma",
     ),
-    _pattern(
+    pattern(
         "cardiomegaly",
         r"cardio ?megal\w+",
         rf"{HEART}:?{HEART_GAP}{{0,8}}? {ENLARGED}",
@@ -219,17 +169,17 @@ PATTERNS = (
         r"enlarged(?: \w+)? (?:ventricle|atrium)",
         rf"{HEART}{HEART_GAP}{{0,5}}? (?:more|greater) than half",
     ),
-    _pattern("", r"(?:cardi\w+|heart|mediastinal|hilar|vascular|bowel) (?:shadows?|densit\w+)"),
-    _pattern("effusion", r"(?:layering |free |basal )?fluid(?: collections?| levels?)?"),
-    _pattern("pacemaker", r"devices?(?!:)"),
-    _pattern(
+    pattern("", r"(?:cardi\w+|heart|mediastinal|hilar|vascular|bowel) (?:shadows?|densit\w+)"),
+    pattern("effusion", r"(?:layering |free |basal )?fluid(?: collections?| levels?)?"),
+    pattern("pacemaker", r"devices?(?!:)"),
+    pattern(
         "consolidation",
         r"consolidat\w+(?: opaci\w+| changes?)?",
         r"(?:broncho ?)?pneumoni[ac]s?(?: \w*infiltrat\w+)?|pneumonitis",
         r"air bronchograms?",
         r"infect(?:ion|ious)(?: \w+)?|aspiration",
     ),
-    _pattern(
+    pattern(
         "consolidation",
         r"infiltrat\w+",
         rf"(?:air ?space|alveolar|parenchymal|lobar|lung) (?:{OPAQUE}|disease|process\w*"

@@ -1,0 +1,172 @@
+"""Whether generated reports are sound as text, before anyone asks whether they are right.
+
+    predictions.jsonl -> text_health() -> Health
+
+Empty, cut off, repetitive, too short or long, and comparing with an examination nobody gave. The
+same is counted for the references where that makes sense: they are the yardstick.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llava.eval.report_language import plain_text
+
+NGRAM = 4
+
+_WORD = re.compile(r"\w+")
+_COMPARES = re.compile(
+    r"\b(?:compar(?:ed|ison|ing)|(?:since|than|from|to|on|in|with) (?:the |a |an |any |her |his )?"
+    r"(?:most recent |recent )?(?:prior|previous|earlier|last|preceding)"
+    r"|(?:prior|previous|earlier|preceding) (?:exam\w*|stud\w+|radiograph\w*|films?|chest|images?"
+    r"|imaging|x rays?|ct|comparison)"
+    r"|previously|again|(?:un|not )changed|no (?:significant |interval |appreciable )*changes?"
+    r"|interval (?!between)\w+|stable|(?:has|have) (?:\w+ )?(?:improved|worsened|increased"
+    r"|decreased|progressed|resolved|cleared|developed)|no longer"
+    r"|(?:improved|improving|worsen(?:ed|ing)|persist(?:ent|ing|s))|in the interim)\b"
+)
+_NO_COMPARISON = re.compile(
+    r"\b(?:no|without|absence of|lack of)(?: (?:relevant|available|old|older|recent|other|direct"
+    r"|chest|any))*(?: (?:prior|previous)(?: \w+){0,2}? (?:exam\w*|stud\w+|radiograph\w*|films?"
+    r"|images?|imaging)| priors?| comparisons?(?: \w+)?)"
+    r"(?:(?: (?:is|are|was|were))?(?: available)?(?: for (?:\w+ )?comparison)?)"
+    r"|\bcomparisons?:? (?:\w+ )?(?:none|not available|unavailable)\b"
+)
+_GIVEN = re.compile(r"\bComparison:\s*(.*?)(?=\s*\b(?:History|Technique|Indication):|\s*$)", re.S)
+_NONE_GIVEN = re.compile(
+    r"(?:none|no|not|n/?a|nil|unavailable|comparison|prior|priors|previous|available|exams?"
+    r"|studies|study|for|films?|radiographs?|\W)*"
+)
+
+
+@dataclass(frozen=True)
+class Health:
+    """Counts are of reports, rates are fractions. What cannot be known is None, see `unavailable`.
+
+    truncated: without an end of text. repetition: share of a report's word 4-grams that it has
+    said before, mean over reports with a 4-gram. length_ratio: words of all predictions over words
+    of all references. references_longer: references that do not fit `gen_length` tokens, their end
+    token included. invented_comparisons: predictions that compare with an earlier examination
+    though the context gives none; `without_comparison` is out of how many.
+    """
+
+    n: int
+    empty: int
+    truncated: int | None
+    repetition: float
+    reference_repetition: float
+    length_ratio: float | None
+    gen_length: int
+    references_longer: float | None
+    without_comparison: int | None
+    invented_comparisons: int | None
+    reference_comparisons: int | None
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def text_health(
+    records: Sequence[Mapping[str, Any]],
+    gen_length: int,
+    reference_lengths: Sequence[int] | None = None,
+) -> Health:
+    """records: lines of predictions.jsonl (`prediction`, `reference`, also `context`, `ended`).
+
+    reference_lengths: tokens of each reference with its end token, as the model's tokenizer counts.
+    Raises ValueError when there is no record, one lacks a text, or the lengths do not match.
+    """
+    predictions, references = _texts(records, "prediction"), _texts(records, "reference")
+    if reference_lengths is not None and len(reference_lengths) != len(records):
+        raise ValueError(
+            f"reference_lengths has {len(reference_lengths)} entries for {len(records)} records; "
+            "give one per record"
+        )
+    unavailable = {}
+    if reference_lengths is None:
+        unavailable["references_longer"] = "the references' lengths in tokens were not given"
+    return Health(
+        n=len(records),
+        empty=sum(not text.strip() for text in predictions),
+        truncated=_truncated(records, unavailable),
+        repetition=_mean_repetition(predictions),
+        reference_repetition=_mean_repetition(references),
+        length_ratio=_length_ratio(predictions, references, unavailable),
+        gen_length=gen_length,
+        references_longer=None
+        if reference_lengths is None
+        else sum(length > gen_length for length in reference_lengths) / len(records),
+        **_comparisons(records, unavailable),
+        unavailable=unavailable,
+    )
+
+
+def compares(text: str) -> bool:
+    """Whether the report speaks of an earlier examination; "no prior available" does not."""
+    return bool(_COMPARES.search(_NO_COMPARISON.sub("", plain_text(text))))
+
+
+def comparison_given(context: str) -> bool:
+    """Whether the human turn names an earlier examination; "Comparison: None" names none."""
+    given = _GIVEN.search(context)
+    return bool(given) and not _NONE_GIVEN.fullmatch(given[1].lower())
+
+
+def repetition(text: str) -> float | None:
+    """Share of the word 4-grams that stood in the text before; None without any."""
+    words = _WORD.findall(text.lower())
+    grams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else None
+
+
+def _texts(records: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    if not records:
+        raise ValueError("there is no record; the predictions are empty")
+    for index, record in enumerate(records):
+        if not isinstance(record.get(name), str):
+            raise ValueError(
+                f"record {index} ({record.get('id')!r}): {name} is {record.get(name)!r}; "
+                "give a text (may be empty)"
+            )
+    return [record[name] for record in records]
+
+
+def _truncated(records: Sequence[Mapping[str, Any]], unavailable: dict[str, str]) -> int | None:
+    if all(isinstance(record.get("ended"), bool) for record in records):
+        return sum(not record["ended"] for record in records)
+    unavailable["truncated"] = "not every record says whether its text `ended`"
+    return None
+
+
+def _mean_repetition(texts: Sequence[str]) -> float:
+    values = [value for value in map(repetition, texts) if value is not None]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _length_ratio(
+    predictions: Sequence[str], references: Sequence[str], unavailable: dict[str, str]
+) -> float | None:
+    said, gold = (sum(len(_WORD.findall(t)) for t in side) for side in (predictions, references))
+    if not gold:
+        unavailable["length_ratio"] = "no reference holds a word"
+        return None
+    return said / gold
+
+
+def _comparisons(
+    records: Sequence[Mapping[str, Any]], unavailable: dict[str, str]
+) -> dict[str, int | None]:
+    """The three counts about comparisons, over the records whose context gives none."""
+    names = ("without_comparison", "invented_comparisons", "reference_comparisons")
+    if not all(isinstance(record.get("context"), str) for record in records):
+        unavailable["invented_comparisons"] = "not every record holds its `context`"
+        return dict.fromkeys(names)
+    alone = [record for record in records if not comparison_given(record["context"])]
+    sides = [
+        sum(compares(record[side]) for record in alone) for side in ("prediction", "reference")
+    ]
+    return dict(zip(names, (len(alone), *sides), strict=True))

@@ -1,0 +1,76 @@
+"""The 14 CheXpert findings that a chest X-ray report states, read from its text by rules.
+
+    text -> sentences -> mentions (`labeler_vocabulary`) -> denied (`denial`), left open
+    (`labeler_scope`) or stated -> one value per finding
+
+Needs no weights and no download. It is a proxy with rules of this project's own, not CheXbert and
+not the CheXpert labeler: how well it agrees with human tags stands in docs/labeler.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from llava.eval.denial import denied
+from llava.eval.labeler_scope import uncertain
+from llava.eval.labeler_vocabulary import PATTERNS
+from llava.eval.report_language import find_mentions, plain_text, split_sentences
+
+FINDINGS = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
+LABELER = "rule-based proxy of this project (llava.eval.labeler), not CheXbert"
+
+
+def label_report(text: str) -> dict[str, int | None]:
+    """Each of FINDINGS -> 1 stated, 0 denied, -1 left open, None not mentioned.
+
+    Where sentences disagree, stated outweighs left open and that outweighs denied. "No Finding" is
+    1 or None, as CheXpert has it: 1 when the text calls something normal or absent and nothing
+    abnormal is stated or left open, devices apart. An empty text gives None throughout.
+    """
+    said: dict[str, set[int]] = {}
+    for sentence in split_sentences(plain_text(text)):
+        for finding, value in _read(sentence):
+            said.setdefault(finding, set()).add(value)
+    labels = {finding: _strongest(said.get(finding, ())) for finding in FINDINGS}
+    abnormal = any(
+        {POSITIVE, UNCERTAIN} & values for name, values in said.items() if name != "Support Devices"
+    )
+    labels["No Finding"] = POSITIVE if said and not abnormal else None
+    return labels
+
+
+def _strongest(values: Iterable[int]) -> int | None:
+    return next((value for value in (POSITIVE, UNCERTAIN, NEGATIVE) if value in values), None)
+
+
+@lru_cache(maxsize=1 << 15)
+def _read(sentence: str) -> tuple[tuple[str, int], ...]:
+    """(finding, value) of every mention; reports repeat their sentences, so it remembers."""
+    mentions = find_mentions(sentence, PATTERNS)
+    result = []
+    for mention in mentions:
+        if mention.pattern.absent or denied(sentence, mention, mentions):
+            value = NEGATIVE
+        elif mention.pattern.hedged or uncertain(sentence, mention):
+            value = UNCERTAIN
+        else:
+            value = POSITIVE
+        result.append((mention.finding, value))
+    return tuple(result)

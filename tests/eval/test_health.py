@@ -1,0 +1,118 @@
+"""The health of generated text: each count moves with the fault it is named after."""
+
+import json
+
+import pytest
+
+from llava.eval.health import compares, comparison_given, repetition, text_health
+
+NORMAL = "The lungs are clear. No pleural effusion or pneumothorax."
+
+
+def record(prediction=NORMAL, reference=NORMAL, context="Describe.", ended=True):
+    return {
+        "id": "a",
+        "prediction": prediction,
+        "reference": reference,
+        "context": context,
+        "ended": ended,
+    }
+
+
+def health(*records, gen_length=64, lengths=None):
+    return text_health(records, gen_length, lengths)
+
+
+def test_a_sound_run_shows_no_fault():
+    found = health(record(), record(), lengths=[12, 12])
+    assert (found.n, found.empty, found.truncated, found.invented_comparisons) == (2, 0, 0, 0)
+    assert (found.repetition, found.length_ratio, found.references_longer) == (0.0, 1.0, 0.0)
+    assert not found.unavailable
+
+
+def test_empty_and_truncated_reports_are_counted():
+    found = health(record(prediction=" \n"), record(ended=False), record())
+    assert (found.empty, found.truncated) == (1, 1)
+
+
+def test_repetition_is_the_share_of_four_grams_said_before():
+    assert repetition("one two three four five six") == 0.0
+    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
+    assert repetition("No effusion.") is None
+    loop = "no pleural effusion is seen. " * 10
+    assert health(record(prediction=loop), record()).repetition > 0.4
+    assert health(record(reference=loop), record()).reference_repetition > 0.4
+
+
+def test_length_ratio_is_words_over_words():
+    assert health(record("one two", "one two three four")).length_ratio == 0.5
+
+
+def test_a_reference_that_does_not_fit_the_canvas_is_counted():
+    assert health(record(), record(), gen_length=16, lengths=[16, 17]).references_longer == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Compared to the prior study, no change.",
+        "Interval increase in the left effusion.",
+        "Stable cardiomegaly.",
+        "The effusion has resolved.",
+        "Sternotomy wires are again seen.",
+        "Unchanged since the previous radiograph.",
+        "The opacity is no longer present.",
+    ],
+)
+def test_a_comparison_without_one_given_is_invented(text):
+    assert compares(text)
+    assert health(record(prediction=text)).invented_comparisons == 1
+    given = record(prediction=text, context="Describe. Comparison: Chest radiograph of May.")
+    assert health(given).invented_comparisons == 0
+    assert health(given).without_comparison == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NORMAL,
+        "No prior studies are available for comparison.",
+        "No comparison available. The lungs are clear.",
+        "Without prior chest radiographs, chronicity is unknown.",
+    ],
+)
+def test_saying_that_there_is_no_prior_study_is_no_comparison(text):
+    assert not compares(text)
+
+
+@pytest.mark.parametrize(
+    ("context", "given"),
+    [
+        ("Describe. Indication: cough", False),
+        ("Indication: cough Comparison: None.", False),
+        ("Comparison: none available History: fever", False),
+        ("Comparison: No prior studies. Technique: PA", False),
+        ("Comparison: Chest radiograph of May History: fever", True),
+        ("Comparison: CT", True),
+    ],
+)
+def test_a_comparison_field_that_names_none_gives_none(context, given):
+    assert comparison_given(context) is given
+
+
+def test_what_the_records_do_not_hold_is_unavailable_with_the_reason_not_zero():
+    bare = {"id": "a", "prediction": NORMAL, "reference": ""}
+    found = text_health([bare], 64).to_dict()
+    names = ("truncated", "invented_comparisons", "references_longer", "length_ratio")
+    assert {name: found[name] for name in names} == dict.fromkeys(names)
+    assert set(found["unavailable"]) == set(names)
+    json.dumps(found, allow_nan=False)
+
+
+def test_bad_input_is_refused_with_what_to_do():
+    with pytest.raises(ValueError, match="no record"):
+        text_health([], 64)
+    with pytest.raises(ValueError, match=r"record 0 \('a'\): prediction is None"):
+        text_health([{"id": "a", "prediction": None, "reference": ""}], 64)
+    with pytest.raises(ValueError, match="1 entries for 2 records"):
+        text_health([record(), record()], 64, [3])
