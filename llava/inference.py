@@ -17,7 +17,7 @@ from llava.constants import IMAGE_PLACEHOLDER
 from llava.conversation import decode_answer, encode_prompt
 from llava.diffusion.result import Decoded, DecodeOptions, Step
 from llava.diffusion.sampler import SamplingConfig
-from llava.mm_utils import load_image, process_images, to_rgb
+from llava.mm_utils import load_image, picture_sizes, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
 
 if TYPE_CHECKING:
@@ -84,12 +84,13 @@ class ReportWriter:
         """
         if not requests:
             return []
-        prompts = [self._encode(request, sampling) for request in requests]
-        pictures = [picture for request in requests for picture in map(_open, request.images)]
+        opened = [[_open(image) for image in request.images] for request in requests]
+        prompts = [self._encode(*pair, sampling) for pair in zip(requests, opened, strict=True)]
+        pictures = [picture for each in opened for picture in each]
         device = self.model.device
         images = None
         if pictures:
-            images = process_images(pictures, self.image_processor)
+            images = process_images(pictures, self.image_processor, self.model.image_layout)
             images = images.to(device, self.model.dtype)
         ids, mask = self._pad(prompts)
         seeds = [request.seed for request in requests]
@@ -99,10 +100,13 @@ class ReportWriter:
             images,
             sampling,
             DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
+            picture_sizes(pictures),
         )
         return [self._report(decoded, row, sampling) for row in range(len(requests))]
 
-    def _encode(self, request: Request, sampling: SamplingConfig) -> list[int]:
+    def _encode(
+        self, request: Request, pictures: Sequence[Image.Image], sampling: SamplingConfig
+    ) -> list[int]:
         placeholders = request.prompt.count(IMAGE_PLACEHOLDER)
         if placeholders != len(request.images):
             raise ValueError(
@@ -111,7 +115,8 @@ class ReportWriter:
             )
         version = self.model.config.conversation_version
         ids = encode_prompt(request.prompt, self.tokenizer, version)
-        tokens = len(ids) + placeholders * (self.model.vision_tower.num_tokens - 1)
+        layout = self.model.image_layout
+        tokens = len(ids) + sum(layout.tokens(*picture.size) - 1 for picture in pictures)
         if tokens + sampling.gen_length > self.context_len:
             raise ValueError(
                 f"prompt of {tokens} tokens + gen_length={sampling.gen_length} exceeds the model's "

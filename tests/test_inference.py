@@ -149,7 +149,7 @@ def deciding(writer, monkeypatch):
 
 def vars_of(model, decoded):
     """What `ReportWriter` uses of a model, with decoding answering `decoded`."""
-    names = ("config", "device", "dtype", "vision_tower")
+    names = ("config", "device", "dtype", "image_layout")
     answer = {"decode_with_images": lambda *_: decoded}
     return {name: getattr(model, name) for name in names} | answer
 
@@ -217,11 +217,12 @@ def test_a_prompt_that_leaves_no_room_for_the_canvas_is_refused(writer, files):
 def test_a_prompt_may_take_all_the_room_there_is(writer, files):
     """Counted with its image in full: 4 tokens for one placeholder."""
     request = Request((files[0],), ASSISTANT_PROMPT)
-    length = len(writer._encode(request, SAMPLING)) + 3
+    opened = [Image.open(files[0])]
+    length = len(writer._encode(request, opened, SAMPLING)) + 3
     room = writer.context_len - length
-    assert writer._encode(request, SamplingConfig(gen_length=room))
+    assert writer._encode(request, opened, SamplingConfig(gen_length=room))
     with pytest.raises(ValueError, match=f"prompt of {length} tokens"):
-        writer._encode(request, SamplingConfig(gen_length=room + 1))
+        writer._encode(request, opened, SamplingConfig(gen_length=room + 1))
 
 
 def test_a_missing_image_is_named(writer, tmp_path):

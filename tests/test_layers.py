@@ -22,11 +22,14 @@ LAYERS = {
     "llava.model.language_model": 1,
     # 1: names, and mathematics on tensors
     "llava.constants": 1,
+    "llava.image_layout": 1,
+    "llava.pictures": 1,
     "llava.diffusion*": 1,
     "llava.model.language_model.configuration_qwen": 1,
     "llava.model.projector": 1,
     # 2: one text, one image, one source, one score
     "llava.conversation": 2,
+    "llava.dicom": 2,
     "llava.mm_utils": 2,
     "llava.model.flops": 2,
     "llava.model.siglip_encoder": 2,
@@ -57,6 +60,7 @@ LAYERS = {
     "llava.model.language_model.attention": 3,
     "llava.model.language_model.denoising": 3,
     "llava.model.language_model.modeling_qwen": 3,
+    "llava.model.image_checks": 3,
     "llava.model.llava_arch": 3,
     "llava.data.dataset": 3,
     "llava.data.inspect": 3,

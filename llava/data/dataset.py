@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import END_OF_TEXT, IGNORE_INDEX, IMAGE_PLACEHOLDER
 from llava.conversation import Encoded, check_messages, encode_conversation, token_id
-from llava.mm_utils import load_image, process_images
+from llava.image_layout import ImageLayout
+from llava.mm_utils import load_image, picture_sizes, process_images
 
 FILLS = ("canvas", "random", "tight")
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -180,9 +181,10 @@ class AnswerFill:
 
 
 class ReportDataset(Dataset):
-    """Entries as samples: {"input_ids", "labels", "images", "sample_index"}.
+    """Entries as samples: {"input_ids", "labels", "images", "image_sizes", "sample_index"}.
 
-    image_tokens: N, what one image takes in the sequence. max_length: longest sample in tokens.
+    layout: the model's, how images become views and how many tokens they take; None where no entry
+    has an image. max_length: longest sample in tokens.
     """
 
     def __init__(
@@ -191,13 +193,13 @@ class ReportDataset(Dataset):
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         *,
-        image_tokens: int,
+        layout: ImageLayout | None,
         max_length: int = 8192,
         version: str = "qwen",
         fill: AnswerFill | None = None,
     ) -> None:
         self.entries, self.tokenizer, self.image_processor = entries, tokenizer, image_processor
-        self.image_tokens, self.max_length, self.version = image_tokens, max_length, version
+        self.layout, self.max_length, self.version = layout, max_length, version
         self.fill = fill or AnswerFill()
         self.end_of_text = token_id(tokenizer, END_OF_TEXT)
 
@@ -206,28 +208,31 @@ class ReportDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
-        encoded = self._encode(entry, index)
         pictures = [load_image(path, entry.image_folder, entry.id) for path in entry.images]
-        images = process_images(pictures, self.image_processor) if pictures else None
+        encoded = self._encode(entry, index, [self.layout.tokens(*p.size) for p in pictures])
+        images = None
+        if pictures:
+            images = process_images(pictures, self.image_processor, self.layout)
         return {
             "input_ids": torch.tensor(encoded.input_ids),
             "labels": torch.tensor(encoded.labels),
-            "images": images,
+            "images": images,  # (V, 3, H, W)
+            "image_sizes": picture_sizes(pictures),  # (I, 2)
             "sample_index": index,
         }
 
-    def _encode(self, entry: Entry, index: int) -> Encoded:
+    def _encode(self, entry: Entry, index: int, image_tokens: Sequence[int]) -> Encoded:
         encoded = encode_conversation(entry.messages, self.tokenizer, self.version)
         answer_length = len(encoded.labels) - encoded.answer_start
         fill = self.fill.count(answer_length, index)
         encoded.add([self.end_of_text] * fill, target=True)
-        length = len(encoded.input_ids) + len(entry.images) * (self.image_tokens - 1)
+        length = len(encoded.input_ids) + sum(image_tokens) - len(image_tokens)
         if length > self.max_length:
             raise ValueError(
                 f"{entry.source!r}, entry {entry.id!r} takes {length} tokens "
-                f"({len(entry.images)} images of {self.image_tokens}, answer {answer_length}, "
-                f"fill {fill}); model_max_length is {self.max_length}. Raise it, or shorten the "
-                "entry: it is never cut"
+                f"(images {list(image_tokens)}, answer {answer_length}, fill {fill}); "
+                f"model_max_length is {self.max_length}. Raise it, shorten the entry, or pool "
+                "image tokens (mm_spatial_pool_stride): it is never cut"
             )
         return encoded
 
@@ -251,7 +256,8 @@ class Collator:
         }
         images = [sample["images"] for sample in samples if sample["images"] is not None]
         if images:
-            batch["images"] = torch.cat(images)  # (I, 3, H, W)
+            batch["images"] = torch.cat(images)  # (V, 3, H, W)
+            batch["image_sizes"] = torch.cat([sample["image_sizes"] for sample in samples])
         return batch
 
     @staticmethod

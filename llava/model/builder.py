@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
 from llava.mm_utils import load_image_processor
+from llava.model.image_checks import check_image_processor, check_layout, line_break_id
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
     Qwen3DiffusionConfig,
@@ -33,6 +34,8 @@ SETTINGS = (
     "loss_weighting",
     "tokenizer_model_max_length",
     "conversation_version",
+    "image_aspect_ratio",
+    "mm_spatial_pool_stride",
 )
 """What `build_from_backbones` lets a caller choose."""
 _LANGUAGE_MODEL_TYPES = ("qwen3", "a2d-qwen3")
@@ -119,6 +122,7 @@ def load_checkpoint(folder: str | Path) -> Loaded:
             f"config.json of {str(folder)!r} has mask_token_id={model.config.mask_token_id}, its "
             f"tokenizer {tokenizer.mask_token_id}; copy both from one checkpoint"
         )
+    check_layout(model.config, tokenizer, folder)
     image_processor = load_image_processor(folder)
     check_image_processor(image_processor, model.vision_tower)
     return Loaded(tokenizer, model, image_processor, _context_length(model))
@@ -152,6 +156,7 @@ def build_from_backbones(
         projector_type, tower.config.hidden_size, config.hidden_size
     )
     model.model.config = config
+    check_layout(config, tokenizer, language_model)
     return Loaded(tokenizer, model.eval(), image_processor, _context_length(model))
 
 
@@ -205,17 +210,6 @@ def prepare_tokenizer(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = END_OF_TEXT
     return tokenizer
-
-
-def check_image_processor(image_processor: Any, tower: SiglipVisionTower) -> None:
-    """ValueError unless the processor makes images of the tower's size."""
-    size, wanted = dict(image_processor.size), tower.config.image_size
-    if size != {"height": wanted, "width": wanted}:
-        raise ValueError(
-            f"the image processor makes images of {size}, the vision tower reads {wanted} x "
-            f"{wanted} ({tower.num_tokens} tokens); keep preprocessor_config.json and the tower of "
-            "one checkpoint together"
-        )
 
 
 def save_checkpoint(folder: str | Path, loaded: Loaded, state_dict: dict | None = None) -> None:
@@ -280,6 +274,7 @@ def _join_configs(
         "mm_vision_select_layer": select_layer,
         "mm_projector_type": projector_type,
         "mask_token_id": tokenizer.mask_token_id,
+        "image_newline_token_id": line_break_id(tokenizer),
         "pad_token_id": token_id(tokenizer, END_OF_TEXT),
         "eos_token_id": [token_id(tokenizer, IM_END), token_id(tokenizer, END_OF_TEXT)],
     }

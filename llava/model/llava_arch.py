@@ -1,15 +1,17 @@
-"""Splice images into a token sequence: each placeholder becomes the image's N embeddings.
+"""Splice images into a token sequence: each placeholder becomes the image's embeddings.
 
-Works on a whole batch at once, with any number of images per sample, mixed with none.
+Works on a whole batch at once, with any number of images per sample, mixed with none; an image may
+be several views, put together by `arrange_views` first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.image_layout import Tiling
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,35 @@ def splice_labels(splice: Splice, input_ids: Tensor, labels: Tensor) -> Tensor:
     """Labels (B, T) in spliced coordinates (B, L); images and padding are never targets."""
     labels = labels.masked_fill(input_ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX)
     return splice.spread(labels, IGNORE_INDEX)
+
+
+def arrange_views(
+    features: Tensor, tilings: Sequence[Tiling | None], line_break: Tensor
+) -> list[Tensor]:
+    """The tokens of each image, from those of its views.
+
+    features: (V, N, D), the views of all images in order. tilings: one for each image, None for a
+    single view. line_break: (1, D). Returns (n, D) for each image: its first view, then the
+    tiles put together, row by row of image tokens, each row ended by a line break, so that the
+    language model can tell a wide picture from a high one.
+    """
+    images, start = [], 0
+    for tiling in tilings:
+        whole, start = features[start], start + 1
+        if tiling is not None:
+            count = tiling.rows * tiling.columns
+            rows = _rows_of_tiles(features[start : start + count], tiling)
+            breaks = line_break.to(rows).expand(len(rows), 1, -1)
+            rows = torch.cat([rows, breaks], dim=1).flatten(0, 1)
+            whole, start = torch.cat([whole, line_break.to(rows), rows]), start + count
+        images.append(whole)
+    return images
+
+
+def _rows_of_tiles(tiles: Tensor, tiling: Tiling) -> Tensor:
+    """Tiles (rows * columns, N, D) as one map without its padding: (height, width, D)."""
+    side = round(tiles.shape[1] ** 0.5)
+    grid = tiles.view(tiling.rows, tiling.columns, side, side, -1)
+    canvas = grid.transpose(1, 2).reshape(tiling.rows * side, tiling.columns * side, -1)
+    kept = tiling.kept
+    return canvas[kept.top : kept.bottom, kept.left : kept.right]

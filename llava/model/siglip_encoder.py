@@ -45,8 +45,13 @@ class SiglipVisionTower(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        """Image tokens per image, N."""
+        """What it makes of one view, N."""
         return self.embeddings.num_patches
+
+    @property
+    def side(self) -> int:
+        """The square root of N: tokens on a side of a view."""
+        return self.config.image_size // self.config.patch_size
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         size = self.config.image_size

@@ -34,6 +34,14 @@ class ModelArguments:
     )
     mm_projector_type: str = option("mlp2x_gelu", "projector", ("mlp2x_gelu", "linear"))
     mm_vision_select_layer: int = option(-2, "hidden state of the tower that is the image")
+    image_aspect_ratio: str = option(
+        "square",
+        "stretch a picture, pad it, or see it whole and in up to four tiles",
+        ("square", "pad", "anyres_max_4"),
+    )
+    mm_spatial_pool_stride: int = option(
+        1, "average image tokens over squares of this side: 2 makes 196 of 729"
+    )
     attention_mode: str = option(
         "full", "full: all attends to all; prefix: the prompt only to itself", ("full", "prefix")
     )

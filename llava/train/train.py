@@ -67,6 +67,8 @@ def build_model(arguments: Arguments) -> Loaded:
         attention_mode=model_arguments.attention_mode,
         complementary=model_arguments.complementary,
         loss_weighting=model_arguments.loss_weighting,
+        image_aspect_ratio=model_arguments.image_aspect_ratio,
+        mm_spatial_pool_stride=model_arguments.mm_spatial_pool_stride,
         conversation_version=model_arguments.version,
         tokenizer_model_max_length=data.model_max_length,
     )
@@ -114,7 +116,7 @@ def build_dataset(arguments: Arguments, loaded: Loaded, data_path: str) -> Repor
         load_entries(data_path, data.image_folder or None),
         loaded.tokenizer,
         loaded.image_processor,
-        image_tokens=loaded.model.vision_tower.num_tokens,
+        layout=loaded.model.image_layout,
         max_length=loaded.context_len,
         version=arguments.model.version,
         fill=AnswerFill(data.answer_fill, data.answer_canvas, arguments.training.seed),

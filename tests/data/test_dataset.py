@@ -9,6 +9,7 @@ from PIL import Image
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.dataset import AnswerFill, Collator, ReportDataset, load_entries
+from llava.image_layout import ImageLayout
 from llava.mm_utils import load_image, load_image_processor, process_images
 
 
@@ -35,11 +36,11 @@ def processor(tiny_backbones):
 
 @pytest.fixture
 def samples_of(tmp_path, tiny_tokenizer, processor):
-    """Entries -> a dataset of one-token-per-patch images (4 tokens each)."""
+    """Entries -> a dataset of images of 4 tokens each."""
 
     def build(entries, **settings):
         loaded = load_entries(save(tmp_path / "data.json", entries), tmp_path)
-        settings = {"image_tokens": 4, "fill": AnswerFill("tight")} | settings
+        settings = {"layout": ImageLayout(28, 2), "fill": AnswerFill("tight")} | settings
         return ReportDataset(loaded, tiny_tokenizer, processor, **settings)
 
     return build
@@ -265,7 +266,9 @@ def sample(length, index, images=0):
     pixels = None
     if images:
         pixels = torch.stack([torch.full((3, 2, 2), 10.0 * index + i) for i in range(images)])
-    return {"input_ids": ids, "labels": labels, "images": pixels, "sample_index": index}
+    sizes = torch.tensor([[10 * index, i] for i in range(images)]).view(-1, 2)
+    fields = {"labels": labels, "images": pixels, "image_sizes": sizes, "sample_index": index}
+    return {"input_ids": ids, **fields}
 
 
 def test_a_batch_is_right_padded_and_says_what_is_real():
@@ -286,6 +289,7 @@ def test_images_of_mixed_rows_keep_their_order():
     batch = Collator(pad_token_id=0)(rows)
     assert batch["images"].shape == (6, 3, 2, 2)
     assert batch["images"][:, 0, 0, 0].tolist() == [10.0, 11.0, 30.0, 40.0, 41.0, 42.0]
+    assert batch["image_sizes"].tolist() == [[10, 0], [10, 1], [30, 0], [40, 0], [40, 1], [40, 2]]
 
 
 @pytest.mark.parametrize(("longest", "width"), [(5, 8), (8, 8), (9, 16)])

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.image_layout import ImageLayout
 from llava.model.builder import (
     build_from_backbones,
     load_checkpoint,
@@ -70,6 +71,16 @@ def test_a_saved_model_loads_back_with_identical_logits(
     assert loaded.context_len == built.context_len == 77
     assert loaded.tokenizer.get_vocab() == built.tokenizer.get_vocab()
     assert ("lm_head.weight" in load_file(tmp_path / "saved" / "model.safetensors")) != tied
+
+
+def test_the_image_layout_is_stored_with_the_model(tmp_path, tiny_backbones):
+    settings = {"image_aspect_ratio": "anyres_max_4", "mm_spatial_pool_stride": 2}
+    built = build_from_backbones(*tiny_backbones, **settings)
+    save_checkpoint(tmp_path, built)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.model.image_layout == ImageLayout(size=28, side=1, aspect_ratio="anyres_max_4")
+    line_break = loaded.tokenizer.convert_ids_to_tokens(loaded.model.config.image_newline_token_id)
+    assert loaded.tokenizer.convert_tokens_to_string([line_break]) == "\n"
 
 
 def test_a_loaded_model_saves_the_same_tensors_again(tmp_path, tiny_checkpoint):

@@ -160,12 +160,23 @@ def test_a_missing_image_processor_is_named(checkpoint):
         ({"hidden_size": 64}, "unknown model setting hidden_size=64"),
         ({"attention_mode": "causal"}, "attention_mode='causal' is unknown; choose from"),
         ({"projector_type": "resampler"}, "mm_projector_type='resampler' is unknown"),
+        ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio='anyres' is unknown; choose from"),
+        ({"mm_spatial_pool_stride": 0}, "mm_spatial_pool_stride=0 is not positive; use 1 for no"),
+        ({"mm_spatial_pool_stride": 3}, "stride=3 is more than the 2 x 2 tokens of a view; use 1"),
         ({"select_layer": -4}, "mm_vision_select_layer=-4 does not exist in a tower of 2 layers"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(tiny_backbones, settings, message):
     with pytest.raises(ValueError, match=message):
         build_from_backbones(*tiny_backbones, **settings)
+
+
+def test_tiles_that_end_in_another_token_than_the_line_break_are_refused(checkpoint):
+    edit_json(checkpoint / "config.json", image_aspect_ratio="anyres_max_4")
+    assert load_checkpoint(checkpoint)
+    edit_json(checkpoint / "config.json", image_newline_token_id=5)
+    with pytest.raises(ValueError, match=r"image_newline_token_id=5, its tokenizer \d+; copy both"):
+        load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import Qwen3Config
 
+from llava.image_layout import ASPECT_RATIOS
+
 ATTENTION_MODES = ("full", "prefix")
 
 
@@ -46,6 +48,9 @@ class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
     mm_projector_type: `mlp2x_gelu` or `linear`.
     tokenizer_model_max_length: longest sample in tokens, images counted in full.
     conversation_version: how messages become text, `qwen` or `plain`.
+    image_aspect_ratio: how a picture becomes views, one of `llava.image_layout`'s.
+    mm_spatial_pool_stride: image tokens are averaged over squares of this side (1: not at all).
+    image_newline_token_id: id of the line break that ends a row of tiles, set by the builder.
     """
 
     model_type = "llava_qwen_diffusion"
@@ -55,3 +60,19 @@ class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
     mm_projector_type: str = "mlp2x_gelu"
     tokenizer_model_max_length: int = 8192
     conversation_version: str = "qwen"
+    image_aspect_ratio: str = "square"
+    mm_spatial_pool_stride: int = 1
+    image_newline_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.image_aspect_ratio not in ASPECT_RATIOS:
+            raise ValueError(
+                f"image_aspect_ratio={self.image_aspect_ratio!r} is unknown; "
+                f"choose from {ASPECT_RATIOS}"
+            )
+        if self.mm_spatial_pool_stride < 1:
+            raise ValueError(
+                f"mm_spatial_pool_stride={self.mm_spatial_pool_stride} is not positive; "
+                "use 1 for no pooling, 2 for a quarter of the tokens"
+            )

@@ -11,14 +11,21 @@ from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 from llava.diffusion.masking import Noise
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
+from llava.image_layout import ImageLayout
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
     Qwen3ForMaskedDiffusion,
     token_sampling,
 )
-from llava.model.llava_arch import Splice, plan_splice, splice_embeds, splice_labels
-from llava.model.projector import build_projector
+from llava.model.llava_arch import (
+    Splice,
+    arrange_views,
+    plan_splice,
+    splice_embeds,
+    splice_labels,
+)
+from llava.model.projector import build_projector, pool_tokens
 from llava.model.siglip_encoder import SiglipVisionTower
 
 
@@ -41,6 +48,13 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             config.mm_projector_type, vision_config.hidden_size, config.hidden_size
         )
 
+    @property
+    def image_layout(self) -> ImageLayout:
+        """How a picture becomes views and how many tokens it takes; for readers and the splice."""
+        side = -(-self.vision_tower.side // self.config.mm_spatial_pool_stride)
+        size = self.vision_tower.config.image_size
+        return ImageLayout(size, side, self.config.image_aspect_ratio)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Called by `from_pretrained` for what a checkpoint does not hold: buffers, here."""
@@ -57,15 +71,19 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         noise: Noise | Sequence[Noise] | None = None,
         prefix_length: Tensor | None = None,
         images: Tensor | None = None,
+        image_sizes: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """As the language model's, with images spliced in.
 
-        input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (I, 3, H, W), the images of
-        the batch row by row, or None. labels, attention_mask and noise are in the coordinates of
-        input_ids; logits, and prefix_length, in those of the spliced batch.
+        input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (V, 3, H, W), the views of the
+        images of the batch row by row, or None. image_sizes: (I, 2), width and height of the
+        pictures; only images of several views need it. labels, attention_mask and noise are in the
+        coordinates of input_ids; logits, and prefix_length, in those of the spliced batch.
         """
         if inputs_embeds is None:
-            inputs_embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
+            inputs_embeds, splice = self.embed_with_images(
+                input_ids, attention_mask, images, image_sizes
+            )
             attention_mask = splice.attention_mask
             if labels is not None:
                 labels = splice_labels(splice, input_ids, labels)
@@ -84,12 +102,15 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         images: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         options: DecodeOptions = NO_OPTIONS,
         **sampling: Any,
     ) -> Decoded:
         """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
         config = token_sampling(sampling)
-        return self.decode_with_images(input_ids, attention_mask, images, config, options)
+        return self.decode_with_images(
+            input_ids, attention_mask, images, config, options, image_sizes
+        )
 
     @torch.no_grad()
     def decode_with_images(
@@ -99,39 +120,64 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         images: Tensor | None,
         config: SamplingConfig,
         options: DecodeOptions = NO_OPTIONS,
+        image_sizes: Tensor | None = None,
     ) -> Decoded:
         """`generate` with its settings already checked."""
-        embeds, splice = self.embed_with_images(input_ids, attention_mask, images)
+        embeds, splice = self.embed_with_images(input_ids, attention_mask, images, image_sizes)
         decoded = self.decode(embeds, splice.attention_mask, config, options)
         if images is not None and len(images):
             decoded.counters.tower_calls, decoded.counters.images = 1, len(images)
         return decoded
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Pixel values (I, 3, H, W) -> image tokens in the language model's width (I, N, D)."""
-        return self.mm_projector(self.vision_tower(images))
+        """Pixel values (V, 3, H, W) -> image tokens in the language model's width (V, N, D)."""
+        features = self.mm_projector(self.vision_tower(images))
+        return pool_tokens(features, self.config.mm_spatial_pool_stride)
 
     def embed_with_images(
-        self, input_ids: Tensor, attention_mask: Tensor | None, images: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        images: Tensor | None,
+        image_sizes: Tensor | None = None,
     ) -> tuple[Tensor, Splice]:
         """Embeddings (B, L, D) of a batch with its images in place, and where everything went."""
-        width = self.config.hidden_size
         if images is not None and len(images):
-            features = self.encode_images(images)  # (I, N, D)
+            features = self.encode_images(images)  # (V, N, D)
         else:
             features = self._no_images(input_ids)
-        counts = torch.full((len(features),), features.shape[1], device=input_ids.device)
+        parts = self._put_together(features, image_sizes)
+        lengths = [len(part) for part in parts]
+        counts = torch.tensor(lengths, dtype=torch.long, device=input_ids.device)
         splice = plan_splice(input_ids, counts, attention_mask)
-        embeds = splice_embeds(
-            splice, input_ids, features.reshape(-1, width), self.model.embed_tokens
-        )
-        return embeds, splice
+        tokens = torch.cat(parts) if parts else features.flatten(0, 1)
+        return splice_embeds(splice, input_ids, tokens, self.model.embed_tokens), splice
+
+    def _put_together(self, features: Tensor, image_sizes: Tensor | None) -> Sequence[Tensor]:
+        """Views (V, N, D) -> the tokens of each image (n, D). Raises ValueError on a mismatch."""
+        layout = self.image_layout
+        if not layout.tiled or not len(features):
+            return features.unbind()
+        if image_sizes is None:
+            raise ValueError(
+                f"image_aspect_ratio={layout.aspect_ratio!r} needs image_sizes: the width and "
+                "height of each picture (llava.mm_utils.picture_sizes)"
+            )
+        tilings = [layout.tiling(*size) for size in image_sizes.tolist()]
+        views = sum(1 if tiling is None else 1 + tiling.rows * tiling.columns for tiling in tilings)
+        if views != len(features):
+            raise ValueError(
+                f"pictures of {image_sizes.tolist()} pixels have {views} views, but {len(features)}"
+                " were given; make them with the same image_layout"
+            )
+        newline = torch.tensor([self.config.image_newline_token_id], device=features.device)
+        return arrange_views(features, tilings, self.model.embed_tokens(newline))
 
     def _no_images(self, input_ids: Tensor) -> Tensor:
         """(0, N, D). In training through a blank image, so that every rank runs every module."""
         size, channels = self.vision_tower.config.image_size, self.vision_tower.config.num_channels
         if not self.training:
-            shape = (0, self.vision_tower.num_tokens, self.config.hidden_size)
+            shape = (0, self.image_layout.side**2, self.config.hidden_size)
             return torch.zeros(shape, device=input_ids.device)
         blank = torch.zeros(1, channels, size, size, device=input_ids.device)
         return self.encode_images(blank)[:0]

@@ -90,7 +90,7 @@ def pretrain_language(
         [_without_images(entry) for entry in entries],
         tokenizer,
         None,
-        image_tokens=0,
+        layout=None,
         fill=AnswerFill("canvas", CANVAS, seed),
     )
     collator = Collator(tokenizer.pad_token_id)
