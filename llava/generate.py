@@ -26,7 +26,10 @@ _SAMPLING = {
     "threshold": (float, "accept also every token of at least this probability"),
     "factor": (float, "accept also by Fast-dLLM's factor rule"),
     "entropy_bound": (float, "accept also the surest tokens up to this sum of entropies"),
-    "cache": (str, "prefix, none, or auto: prefix where it is exact"),
+    "cache": (str, "none, prefix, block_prefix, block_dual, interval, or auto: the exact one"),
+    "prompt_interval": (int, "cache interval: passes between refreshes of the prompt"),
+    "response_interval": (int, "cache interval: passes between refreshes of the canvas"),
+    "update_ratio": (float, "cache interval: share of the canvas computed in between"),
     "seed": (int, "of sampling"),
 }
 
@@ -57,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, (kind, text) in _SAMPLING.items():
         decoding.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     decoding.add_argument(
+        "--exact", action="store_true", help="refuse a cache that is an approximation"
+    )
+    decoding.add_argument(
         "--stop", action="append", default=[], help="end the text here; can be repeated"
     )
     return parser
@@ -71,7 +77,7 @@ def _write(args: argparse.Namespace) -> str:
 
     settings: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
     settings = {name: value for name, value in settings.items() if value is not None}
-    sampling = SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
+    sampling = SamplingConfig.from_dict({**settings, "exact": args.exact, "stop": tuple(args.stop)})
     writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
     prompt = human_turn({name: getattr(args, name) for name in CLINICAL_FIELDS})
     return writer.write([Request((args.image,), prompt)], sampling)[0].text

@@ -58,7 +58,11 @@ LAYERS = {
     "llava.eval.significance": 2,
     # 3: the parts put together
     "llava.model.language_model.attention": 3,
+    "llava.model.language_model.block_cache": 3,
+    "llava.model.language_model.decoding": 3,
     "llava.model.language_model.denoising": 3,
+    "llava.model.language_model.drift": 3,
+    "llava.model.language_model.interval_cache": 3,
     "llava.model.language_model.modeling_qwen": 3,
     "llava.model.image_checks": 3,
     "llava.model.llava_arch": 3,

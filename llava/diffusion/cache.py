@@ -1,8 +1,16 @@
-"""What a decoding step may reuse: keys and values of the prefix.
+"""What a decoding step may reuse: keys and values of earlier passes, and when that is exact.
+
+| cache | kept | exact |
+|---|---|---|
+| none | nothing | yes |
+| prefix | keys and values of the prefix, attending to itself alone | in mode `prefix` |
+| block_prefix | Fast-dLLM: a whole pass at each block, then all before the block | no |
+| block_dual | Fast-dLLM: the same, and what lies behind the block | no |
+| interval | dLLM-Cache: layers' results, refreshed at intervals, some rows at each step | no |
 
 In attention mode `prefix` nothing in the prefix depends on the answer, so its keys and values,
-computed once attending to the prefix alone, serve every step exactly. With a `full` checkpoint
-the same reuse is an approximation (LaViDa's way of inference).
+computed once, serve every step exactly. With a `full` checkpoint the same reuse is an approximation
+(LaViDa's way of inference). The denoisers of the language model do the work.
 """
 
 from dataclasses import dataclass
@@ -11,22 +19,25 @@ from torch import Tensor
 
 from llava.diffusion.config import SamplingConfig
 
+Layers = tuple[tuple[Tensor, Tensor], ...]
+"""Per layer rotated keys and values, each (B, kv_heads, columns, head_dim)."""
+
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Rotated keys and values of the prefix, one pair per layer.
+    """Keys and values of the prefix. prefix_mask: (B, P) bool, which columns are real, or None."""
 
-    layers: per layer (keys, values), each (B, kv_heads, P, head_dim).
-    prefix_mask: (B, P) bool, which of the P columns are real; None when all are.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: Layers
     prefix_mask: Tensor | None
 
     def select(self, rows: Tensor) -> "PrefixCache":
-        """The cache of the rows (indices) that are still being decoded."""
+        """The cache of some rows of the batch; rows: (B',) indices."""
         mask = None if self.prefix_mask is None else self.prefix_mask[rows]
-        return PrefixCache(tuple((k[rows], v[rows]) for k, v in self.layers), mask)
+        return PrefixCache(select_layers(self.layers, rows), mask)
+
+
+def select_layers(layers: Layers, rows: Tensor) -> Layers:
+    return tuple((keys[rows], values[rows]) for keys, values in layers)
 
 
 def resolve_cache(config: SamplingConfig, attention_mode: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from llava.diffusion.schedule import UNMASKING_SCHEDULES
 
 REMASKING = ("low_confidence", "random", "margin", "entropy")
-CACHES = ("auto", "none", "prefix")
+CACHES = ("auto", "none", "prefix", "block_prefix", "block_dual", "interval")
 RULES = ("threshold", "factor", "entropy_bound")
 
 
@@ -32,8 +32,11 @@ class SamplingConfig:
         c_(n) >= 1 - factor / (n + 1) (both Fast-dLLM, arXiv 2505.22618). entropy_bound: the most
         certain tokens while the sum of their entropies, the largest left out, is at most this
         (EB-Sampler, arXiv 2505.24857; nats).
-    cache: `prefix` computes the prefix once, `none` recomputes it at every step, `auto` takes
-        `prefix` where it is exact (attention mode `prefix`) and `none` elsewhere.
+    cache: what a step reuses (`llava.diffusion.cache`). `prefix` computes the prefix once, `none`
+        recomputes it at every step, `auto` takes `prefix` where it is exact (attention mode
+        `prefix`) and `none` elsewhere; `block_prefix`, `block_dual` (Fast-dLLM) and `interval`
+        (dLLM-Cache) are approximations. Of `interval`: prompt_interval and response_interval, the
+        steps between refreshes, and update_ratio, the share of the canvas computed in between.
     exact: refuse a cache that is an approximation for the checkpoint's attention mode.
     stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
     """
@@ -49,6 +52,9 @@ class SamplingConfig:
     factor: float | None = None
     entropy_bound: float | None = None
     cache: str = "auto"
+    prompt_interval: int = 25
+    response_interval: int = 7
+    update_ratio: float = 0.25
     exact: bool = False
     stop: tuple[str, ...] = ()
     seed: int = 0
@@ -64,6 +70,8 @@ class SamplingConfig:
         if not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"stop={self.stop!r}: every stop string must be text, and not empty")
         self._check_rules()
+        if not 0 < self.update_ratio <= 1:
+            raise ValueError(f"update_ratio={self.update_ratio} is not in (0, 1]; try 0.25")
 
     def _check_rules(self) -> None:
         if self.threshold is not None and not 0 < self.threshold <= 1:
@@ -85,7 +93,8 @@ class SamplingConfig:
         object.__setattr__(self, "stop", stop)
 
     def _check_lengths(self) -> None:
-        for name in ("gen_length", "block_length", "steps"):
+        intervals = ("prompt_interval", "response_interval")
+        for name in ("gen_length", "block_length", "steps", *intervals):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive whole number")

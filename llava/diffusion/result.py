@@ -38,6 +38,12 @@ class Counters:
         self.value_rows += rows * layers
         self.pairs += rows * keys * layers
 
+    def add_prefix(self, rows: int, keys: int, layers: int) -> None:
+        """As `add_rows`, but of the last layer only keys and values are computed."""
+        self.add_rows(rows, keys, layers - 1)
+        self.key_rows += rows
+        self.value_rows += rows
+
     def add_pass(self, tokens: int) -> None:
         """One pass of the language model over this many tokens."""
         self.passes += 1

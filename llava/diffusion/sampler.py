@@ -25,8 +25,9 @@ __all__ = ["DecodeOptions", "Decoded", "Denoiser", "SamplingConfig", "Step", "de
 class Denoiser(Protocol):
     """A model with its prompts, as the loop sees it."""
 
-    def logits(self, canvas: Tensor, rows: Tensor) -> Tensor:
-        """canvas: (B, R) ids. rows: (B, R) bool. Returns (M, V), row-major over `rows`."""
+    def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
+        """canvas: (B, R) ids. rows: (B, R) bool, the undecided positions of each row's current
+        block; block: (B,) its number. Returns (M, V), row-major over `rows`."""
 
     def select(self, rows: Tensor) -> "Denoiser":
         """The same for some rows of the batch only; rows: (B',) indices."""
@@ -56,7 +57,8 @@ def denoise(
     history = [whole.tokens[None][:0]]
     for index in itertools.count():
         block, window = canvas.current_window()
-        logits = _guided_logits(denoiser, unconditional, canvas.tokens, window, config)
+        seen = (canvas.tokens, window, block)
+        logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
         accepted = _decide(canvas, logits, block, window, config, mask_token_id)
         if options.on_step is not None:
             step = Step(index, canvas.origin, canvas.tokens, canvas.undecided, accepted)
@@ -81,16 +83,18 @@ def denoise(
 def _guided_logits(
     denoiser: Denoiser,
     unconditional: Denoiser | None,
-    tokens: Tensor,
-    rows: Tensor,
-    config: SamplingConfig,
+    seen: tuple[Tensor, Tensor, Tensor],
+    cfg_scale: float,
 ) -> Tensor:
-    """Logits at `rows`, (M, V) fp32; with guidance logits_u + (1 + w) (logits - logits_u)."""
-    logits = denoiser.logits(tokens, rows).float()
+    """Logits (M, V) fp32; with guidance logits_u + (1 + w) (logits - logits_u).
+
+    seen: what `Denoiser.logits` takes.
+    """
+    logits = denoiser.logits(*seen).float()
     if unconditional is None:
         return logits
-    logits_u = unconditional.logits(tokens, rows).float()
-    return logits_u + (1 + config.cfg_scale) * (logits - logits_u)
+    logits_u = unconditional.logits(*seen).float()
+    return logits_u + (1 + cfg_scale) * (logits - logits_u)
 
 
 def _decide(

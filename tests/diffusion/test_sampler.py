@@ -18,7 +18,7 @@ class TableDenoiser:
         self.table = table  # (B, R, V)
         self.batches = []
 
-    def logits(self, canvas, rows):
+    def logits(self, canvas, rows, block):
         self.batches.append(len(canvas))
         return self.table[rows]
 

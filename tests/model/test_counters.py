@@ -55,9 +55,18 @@ class Rows:
             hook.remove()
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"cfg_scale": 1.0}, {"threshold": 0.05}, {"cache": "none"}]
-)
+CHOICES = [
+    {},
+    {"cfg_scale": 1.0},
+    {"threshold": 0.05},
+    {"cache": "none"},
+    {"cache": "block_prefix", "block_length": 4},
+    {"cache": "block_dual", "block_length": 4, "threshold": 0.05},
+    {"cache": "interval", "prompt_interval": 3, "response_interval": 4},
+]
+
+
+@pytest.mark.parametrize("settings", CHOICES)
 def test_the_counters_are_what_the_modules_saw(either_mode, inputs, settings):
     model, attentions = either_mode, [layer.self_attn for layer in either_mode.model.layers]
     with (
@@ -91,7 +100,7 @@ def test_a_report_costs_one_tower_call_one_prefill_and_two_under_guidance(
     assert work.head_rows == prefills * sum(range(16, 0, -2))  # the undecided ones, 2 fewer a step
 
 
-@pytest.mark.parametrize("settings", [{}, {"cfg_scale": 1.0}, {"cache": "none"}])
+@pytest.mark.parametrize("settings", CHOICES)
 def test_the_analytic_flops_are_those_of_the_flop_counter(either_mode, inputs, settings):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         decoded = either_mode.generate(*inputs, **CANVAS, **settings)

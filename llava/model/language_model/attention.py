@@ -16,10 +16,16 @@ KeyValue = tuple[Tensor, Tensor]
 
 def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> KeyValue:
     """Rotated keys, and values, of hidden (B, L, D): (B, kv_heads, L, head_dim) each."""
-    shape = (*hidden.shape[:-1], -1, attention.head_dim)
-    key = attention.k_norm(attention.k_proj(hidden).view(shape)).transpose(1, 2)
-    value = attention.v_proj(hidden).view(shape).transpose(1, 2)
-    return _rotate(key, rope), value
+    return keys_of(attention, hidden, rope), values_of(attention, hidden)
+
+
+def keys_of(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    key = attention.k_norm(_heads(attention, attention.k_proj(hidden))).transpose(1, 2)
+    return _rotate(key, rope)
+
+
+def values_of(attention: nn.Module, hidden: Tensor) -> Tensor:
+    return _heads(attention, attention.v_proj(hidden)).transpose(1, 2)
 
 
 def attend(
@@ -34,11 +40,25 @@ def attend(
     hidden: (B, L, D). past: keys and values (B, kv_heads, P, head_dim) seen before its own.
     mask: (B, 1, 1, P + L) bool, which keys are real. Returns (B, L, D) and its own keys, values.
     """
-    shape = (*hidden.shape[:-1], -1, attention.head_dim)
-    query = attention.q_norm(attention.q_proj(hidden).view(shape)).transpose(1, 2)
     own = key, value = keys_values(attention, hidden, rope)
     if past is not None:
         key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+    return attend_to(attention, hidden, rope, key, value, mask), own
+
+
+def attend_to(
+    attention: nn.Module,
+    hidden: Tensor,
+    rope: tuple[Tensor, Tensor],
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """What hidden (B, L, D) takes from keys and values (B, kv_heads, K, head_dim). (B, L, D)
+
+    mask: (B, 1, 1 or L, K) bool, which keys are seen.
+    """
+    query = attention.q_norm(_heads(attention, attention.q_proj(hidden))).transpose(1, 2)
     groups = attention.num_key_value_groups
     output = F.scaled_dot_product_attention(
         _rotate(query, rope),
@@ -47,7 +67,12 @@ def attend(
         attn_mask=mask,
         scale=attention.scaling,
     )
-    return attention.o_proj(output.transpose(1, 2).flatten(2)), own
+    return attention.o_proj(output.transpose(1, 2).flatten(2))
+
+
+def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
+    """(B, L, heads * head_dim) -> (B, L, heads, head_dim)"""
+    return projected.unflatten(-1, (-1, attention.head_dim))
 
 
 def _rotate(heads: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 Prompt and canvas are kept apart: attention does not care about the order of columns as long as
 each carries its position, so ragged prompts need no shifting and the canvas has one shape.
+Here are the denoisers without a cache and with that of the prefix; `block_cache` and
+`interval_cache` hold the approximate ones.
 """
 
 from __future__ import annotations
@@ -14,44 +16,61 @@ from torch import Tensor
 
 from llava.diffusion.cache import PrefixCache
 from llava.diffusion.result import Counters
-from llava.model.language_model.attention import ragged
+from llava.model.language_model.attention import key_mask, ragged
 
 if TYPE_CHECKING:
     from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
 
 @dataclass(frozen=True)
-class PromptDenoiser:
-    """A batch of prompts. prefix: (B, P, D), right-padded. prefix_length: (B,).
+class Prompt:
+    """A batch of prompts. embeds: (B, P, D), right-padded. length: (B,)."""
 
-    cache: the prefix's keys and values, or None to recompute prefix and canvas at every step.
+    embeds: Tensor
+    length: Tensor
+
+    def select(self, rows: Tensor) -> Prompt:
+        return Prompt(self.embeds[rows], self.length[rows])
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, P) bool, or None when no prompt is padded."""
+        position = torch.arange(self.embeds.shape[1], device=self.length.device)
+        return ragged(position < self.length[:, None])
+
+    def canvas_positions(self, length: int) -> Tensor:
+        """Where the canvas lies behind each prompt (B, R)."""
+        return self.length[:, None] + torch.arange(length, device=self.length.device)
+
+    def all_positions(self, length: int) -> Tensor:
+        """Of prompt and canvas, side by side (B, P + R)."""
+        batch, width, _ = self.embeds.shape
+        own = torch.arange(width, device=self.length.device).expand(batch, -1)
+        return torch.cat([own, self.canvas_positions(length)], dim=1)
+
+
+def prefill(model: Qwen3ForMaskedDiffusion, prompt: Prompt, counters: Counters) -> PrefixCache:
+    """Keys and values of the prompts, each attending to itself alone."""
+    batch, width, _ = prompt.embeds.shape
+    counters.prefill_calls += 1
+    counters.add_pass(batch * width)
+    counters.add_prefix(batch * width, width, model.config.num_hidden_layers)
+    return model.prefill(prompt.embeds, prompt.mask)
+
+
+@dataclass(frozen=True)
+class PromptDenoiser:
+    """Exact decoding: over the prefix's keys and values (cache), or recomputing all (None).
+
     counters: where the work is counted, shared by everything `select` gives.
     """
 
     model: Qwen3ForMaskedDiffusion
-    prefix: Tensor
-    prefix_length: Tensor
+    prompt: Prompt
     cache: PrefixCache | None
     counters: Counters
 
-    @classmethod
-    def start(
-        cls,
-        model: Qwen3ForMaskedDiffusion,
-        prefix: Tensor,
-        prefix_length: Tensor,
-        cached: bool,
-        counters: Counters,
-    ) -> PromptDenoiser:
-        cache = None
-        if cached:
-            cache = model.prefill(prefix, _prefix_mask(prefix, prefix_length))
-            counters.prefill_calls += 1
-            counters.add_pass(prefix.shape[:2].numel())
-            _count_prefix(counters, prefix, model.config.num_hidden_layers)
-        return cls(model, prefix, prefix_length, cache, counters)
-
-    def logits(self, canvas: Tensor, rows: Tensor) -> Tensor:
+    def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
         """canvas: (B, R) ids. rows: (B, R) bool, the positions to score. Returns (M, V)."""
         answers = self.model.model.embed_tokens(canvas)
         if self.cache is not None:
@@ -60,62 +79,46 @@ class PromptDenoiser:
             hidden = self._recompute_full(answers)
         else:
             hidden = self._recompute_prefix(answers)
-        picked = hidden[rows]
-        self.counters.head_rows += len(picked)
-        return self.model.lm_head(picked)
+        return score(self.model, hidden[rows], self.counters)
 
     def select(self, rows: Tensor) -> PromptDenoiser:
         """The same for some rows of the batch; rows: (B',) indices."""
         cache = None if self.cache is None else self.cache.select(rows)
-        prefix, length = self.prefix[rows], self.prefix_length[rows]
-        return replace(self, prefix=prefix, prefix_length=length, cache=cache)
+        return replace(self, prompt=self.prompt.select(rows), cache=cache)
 
     def _over_cache(self, answers: Tensor) -> Tensor:
-        self._count_canvas(answers)
-        self.counters.add_pass(answers.shape[:2].numel())
-        return self.model.canvas_pass(answers, self.cache, self.prefix_length)
+        (batch, length, _), width = answers.shape, self.prompt.embeds.shape[1]
+        self.counters.add_pass(batch * length)
+        self.counters.add_rows(batch * length, width + length, self._layers)
+        keys = key_mask([self.cache.prefix_mask, None], [width, length])
+        positions = self.prompt.canvas_positions(length)
+        return self.model.decode_pass(answers, positions, self.cache.layers, keys)[0]
 
     def _recompute_prefix(self, answers: Tensor) -> Tensor:
         """Prefix over itself, then the canvas over both: what the cache gives, all at once."""
-        layers = self.model.config.num_hidden_layers
-        self.counters.add_pass((self.prefix.shape[1] + answers.shape[1]) * len(answers))
-        _count_prefix(self.counters, self.prefix, layers)
-        self._count_canvas(answers)
-        mask = _prefix_mask(self.prefix, self.prefix_length)
-        return self.model.shared_prefix_pass(self.prefix, answers, self.prefix_length, mask, None)[
-            1
-        ]
+        (batch, length, _), width = answers.shape, self.prompt.embeds.shape[1]
+        self.counters.add_pass(batch * (width + length))
+        self.counters.add_prefix(batch * width, width, self._layers)
+        self.counters.add_rows(batch * length, width + length, self._layers)
+        prefix, length_of = self.prompt.embeds, self.prompt.length
+        return self.model.shared_prefix_pass(prefix, answers, length_of, self.prompt.mask, None)[1]
 
     def _recompute_full(self, answers: Tensor) -> Tensor:
         """Everything attends to everything, prefix and canvas in one pass. Returns (B, R, D)."""
-        (batch, length, _), width = answers.shape, self.prefix.shape[1]
-        device = answers.device
-        own = self.prefix_length[:, None] + torch.arange(length, device=device)
-        positions = torch.cat([torch.arange(width, device=device).expand(batch, -1), own], dim=1)
-        mask = _prefix_mask(self.prefix, self.prefix_length)
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(batch, length)], dim=1)
-        total = width + length
-        self.counters.add_pass(batch * total)
-        self.counters.add_rows(batch * total, total, self.model.config.num_hidden_layers)
-        hidden = self.model.full_pass(torch.cat([self.prefix, answers], dim=1), mask, positions)
-        return hidden[:, width:]
+        (batch, length, _), width = answers.shape, self.prompt.embeds.shape[1]
+        self.counters.add_pass(batch * (width + length))
+        self.counters.add_rows(batch * (width + length), width + length, self._layers)
+        both = torch.cat([self.prompt.embeds, answers], dim=1)
+        mask = key_mask([self.prompt.mask, None], [width, length])
+        positions = self.prompt.all_positions(length)
+        return self.model.decode_pass(both, positions, None, mask)[0][:, width:]
 
-    def _count_canvas(self, answers: Tensor) -> None:
-        batch, length = answers.shape[:2]
-        keys = self.prefix.shape[1] + length
-        self.counters.add_rows(batch * length, keys, self.model.config.num_hidden_layers)
+    @property
+    def _layers(self) -> int:
+        return self.model.config.num_hidden_layers
 
 
-def _count_prefix(counters: Counters, prefix: Tensor, layers: int) -> None:
-    """A prefix over itself; of the last layer only its keys and values are computed."""
-    batch, width = prefix.shape[:2]
-    counters.add_rows(batch * width, width, layers - 1)
-    counters.key_rows += batch * width
-    counters.value_rows += batch * width
-
-
-def _prefix_mask(prefix: Tensor, prefix_length: Tensor) -> Tensor | None:
-    """(B, P) bool, or None when no prompt is padded."""
-    position = torch.arange(prefix.shape[1], device=prefix.device)
-    return ragged(position < prefix_length[:, None])
+def score(model: Qwen3ForMaskedDiffusion, hidden: Tensor, counters: Counters) -> Tensor:
+    """Logits of the rows (M, D) that somebody reads. Returns (M, V)."""
+    counters.head_rows += len(hidden)
+    return model.lm_head(hidden)

@@ -13,11 +13,8 @@ from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
 from llava.image_layout import ImageLayout
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
-from llava.model.language_model.modeling_qwen import (
-    MaskedDiffusionOutput,
-    Qwen3ForMaskedDiffusion,
-    token_sampling,
-)
+from llava.model.language_model.decoding import token_sampling
+from llava.model.language_model.modeling_qwen import MaskedDiffusionOutput, Qwen3ForMaskedDiffusion
 from llava.model.llava_arch import (
     Splice,
     arrange_views,

@@ -9,7 +9,7 @@ prefix  two passes, layer by layer: the prefix over itself, then the answers (co
         of a sample, with gradients through both passes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +21,17 @@ from transformers import Qwen3ForCausalLM
 from transformers.utils import ModelOutput
 
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.cache import PrefixCache, resolve_cache
 from llava.diffusion.loss import masked_diffusion_loss, token_cross_entropy
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
-from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
-from llava.diffusion.sampler import SamplingConfig, denoise
 from llava.model.language_model.attention import (
     key_mask,
-    keys_values,
     layer_pass,
     ragged,
     shared_prefix_layer,
     take_rows,
 )
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.denoising import PromptDenoiser
+from llava.model.language_model.decoding import Decoding
 
 
 @dataclass
@@ -47,7 +43,7 @@ class MaskedDiffusionOutput(ModelOutput):
     logits: Tensor | None = None
 
 
-class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
+class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
     """The language model alone. Loads `a2d-qwen3` and plain `qwen3` checkpoints, tied or not."""
 
     config_class = Qwen3DiffusionConfig
@@ -74,73 +70,6 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         hidden = self._encode(embeds, attention_mask, prefix_length)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        options: DecodeOptions = NO_OPTIONS,
-        **sampling: Any,
-    ) -> Decoded:
-        """Decode an answer behind each prompt. input_ids: (B, P), right-padded.
-
-        sampling: the fields of `SamplingConfig`; an unknown one raises ValueError.
-        """
-        embeds = self.model.embed_tokens(input_ids)
-        return self.generate_with_embeds(embeds, attention_mask, options, **sampling)
-
-    def generate_with_embeds(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor | None = None,
-        options: DecodeOptions = NO_OPTIONS,
-        **sampling: Any,
-    ) -> Decoded:
-        """Decode an answer behind each prompt. inputs_embeds: (B, P, D), right-padded."""
-        return self.decode(inputs_embeds, attention_mask, token_sampling(sampling), options)
-
-    @torch.no_grad()
-    def decode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor | None,
-        config: SamplingConfig,
-        options: DecodeOptions = NO_OPTIONS,
-    ) -> Decoded:
-        """`generate_with_embeds` with its settings already checked."""
-        batch, width, _ = inputs_embeds.shape
-        length = torch.full((batch,), width, device=inputs_embeds.device)
-        if attention_mask is not None:
-            length = attention_mask.sum(dim=1).long()
-        self._check_positions(int(length.max()), config)
-        cached = resolve_cache(config, self.config.attention_mode) == "prefix"
-        counters = Counters()
-        prompts = PromptDenoiser.start(self, inputs_embeds, length, cached, counters)
-        unconditional = None
-        if config.cfg_scale > 0:
-            masked = self.mask_embedding().expand_as(inputs_embeds)
-            unconditional = PromptDenoiser.start(self, masked, length, cached, counters)
-        result = denoise(
-            prompts,
-            batch,
-            config,
-            mask_token_id=self._mask_token_id(),
-            pad_token_id=self._pad_token_id(),
-            end_token_ids=self._end_token_ids(),
-            unconditional=unconditional,
-            device=inputs_embeds.device,
-            options=options,
-        )
-        result.counters = counters
-        return result
-
-    def _check_positions(self, prompt_length: int, config: SamplingConfig) -> None:
-        limit = self.config.max_position_embeddings
-        if prompt_length + config.gen_length > limit:
-            raise ValueError(
-                f"prompt of {prompt_length} tokens + gen_length={config.gen_length} exceeds the "
-                f"model's max_position_embeddings={limit}; shorten the prompt or gen_length"
-            )
-
     def mask_embedding(self) -> Tensor:
         """Embedding of the mask token, (1, D)."""
         device = self.model.embed_tokens.weight.device
@@ -153,16 +82,6 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
                 "mask_token_id=... to from_pretrained"
             )
         return self.config.mask_token_id
-
-    def _end_token_ids(self) -> list[int]:
-        ends = self.config.eos_token_id
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-
-    def _pad_token_id(self) -> int:
-        pad, ends = self.config.pad_token_id, self._end_token_ids()
-        if pad is None and not ends:
-            raise ValueError("config has neither pad_token_id nor eos_token_id; set one of them")
-        return ends[-1] if pad is None else pad
 
     # ------------------------------------------------------------------ loss
 
@@ -306,30 +225,6 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             )
         return self.model.norm(prefix), self.model.norm(answers)
 
-    def prefill(self, prefix: Tensor, mask: Tensor | None) -> PrefixCache:
-        """Keys and values of a prefix attending to itself alone. prefix: (B, P, D)."""
-        rope = self.model.rotary_emb(
-            prefix, torch.arange(prefix.shape[1], device=prefix.device)[None]
-        )
-        keys, hidden, layers = key_mask([mask], [prefix.shape[1]]), prefix, []
-        for layer in self.model.layers[:-1]:
-            hidden, own = layer_pass(layer, hidden, rope, None, keys)
-            layers.append(own)
-        last = self.model.layers[-1]
-        layers.append(keys_values(last.self_attn, last.input_layernorm(hidden), rope))
-        return PrefixCache(tuple(layers), mask)
-
-    def canvas_pass(self, answers: Tensor, cache: PrefixCache, prefix_length: Tensor) -> Tensor:
-        """Hidden states of the canvas over a cached prefix. answers: (B, R, D) -> (B, R, D)."""
-        length, width = answers.shape[1], cache.layers[0][0].shape[2]
-        positions = prefix_length[:, None] + torch.arange(length, device=answers.device)
-        rope = self.model.rotary_emb(answers, positions)
-        keys = key_mask([cache.prefix_mask, None], [width, length])
-        hidden = answers
-        for layer, past in zip(self.model.layers, cache.layers, strict=True):
-            hidden, _ = layer_pass(layer, hidden, rope, past, keys)
-        return self.model.norm(hidden)
-
     def _run(self, function: Callable, *arguments: Any) -> Any:
         """Call a layer function, recomputing it in the backward pass if checkpointing is on."""
         if self.model.gradient_checkpointing and self.training:
@@ -349,16 +244,6 @@ def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Ten
         real = attention_mask.sum(dim=1).long()
     start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
     return start, max(1, int((real - start).max()))
-
-
-def token_sampling(settings: Mapping[str, Any]) -> SamplingConfig:
-    """Settings of a model that sees tokens only, so that stop strings would be ignored: refused."""
-    config = SamplingConfig.from_dict(settings)
-    if config.stop:
-        raise ValueError(
-            f"stop={config.stop!r} needs a tokenizer; generate through llava.inference.ReportWriter"
-        )
-    return config
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""How far a cache (or a number format) moves decoding from plain recompute.
+
+Two questions. On the same canvases, those of plain recompute: how far do the logits lie apart. And
+left to itself: how many tokens of the reports come out differently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from llava.diffusion.config import SamplingConfig
+from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
+from llava.diffusion.sampler import Denoiser
+
+if TYPE_CHECKING:
+    from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+
+
+@dataclass
+class Drift:
+    """max_logit, mean_logit: absolute difference over all scored positions and the vocabulary.
+
+    choices_changed: share of the positions scored whose likeliest token differs. tokens_changed:
+    share of the emitted tokens that differ when each decodes by itself.
+    """
+
+    max_logit: float
+    mean_logit: float
+    choices_changed: float
+    tokens_changed: float
+
+
+@dataclass
+class _Tally:
+    positions: int = 0
+    largest: float = 0.0
+    summed: float = 0.0
+    changed: int = 0
+
+    def add(self, one: Tensor, two: Tensor) -> None:
+        difference = (one.float() - two.float()).abs()
+        self.positions += len(one)
+        self.largest = max(self.largest, float(difference.max()))
+        self.summed += float(difference.mean(dim=1).sum())
+        self.changed += int((one.argmax(dim=-1) != two.argmax(dim=-1)).sum())
+
+
+@dataclass
+class _Beside:
+    """Answers as `plain` does, and asks `other` the same at every step."""
+
+    plain: Denoiser
+    other: Denoiser
+    tally: _Tally = field(default_factory=_Tally)
+
+    def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
+        answer = self.plain.logits(canvas, rows, block)
+        self.tally.add(answer, self.other.logits(canvas, rows, block))
+        return answer
+
+    def select(self, rows: Tensor) -> _Beside:
+        return _Beside(self.plain.select(rows), self.other.select(rows), self.tally)
+
+
+@torch.no_grad()
+def measure_drift(
+    model: Qwen3ForMaskedDiffusion,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor | None,
+    config: SamplingConfig,
+    options: DecodeOptions = NO_OPTIONS,
+) -> Drift:
+    """Decode as `config` says, with its cache and without; arguments as in `decode`.
+
+    Raises ValueError under guidance, whose two halves would have to be compared apart.
+    """
+    if config.cfg_scale:
+        raise ValueError(f"cfg_scale={config.cfg_scale}: measure the drift without guidance")
+    plainly = replace(config, cache="none")
+    prompts = (inputs_embeds, attention_mask)
+    plain, other = (
+        model.denoisers(*prompts, settings, Counters())[0] for settings in (plainly, config)
+    )
+    beside = _Beside(plain, other)
+    expected = model.run_loop(beside, None, len(inputs_embeds), plainly, options)
+    alone = model.decode(*prompts, config, options)
+    return Drift(
+        max_logit=beside.tally.largest,
+        mean_logit=beside.tally.summed / beside.tally.positions,
+        choices_changed=beside.tally.changed / beside.tally.positions,
+        tokens_changed=tokens_changed(expected, alone),
+    )
+
+
+def tokens_changed(one: Decoded, two: Decoded) -> float:
+    """Share of the emitted positions at which two decodes of the same prompts differ."""
+    emitted = (one.decided_at >= 0) | (two.decided_at >= 0)
+    return float((one.sequences != two.sequences)[emitted].float().mean())
