@@ -13,7 +13,7 @@ from torch import Tensor
 class Counters:
     """The work of one call of decoding, over its whole batch, counted where it is done.
 
-    tower_calls, images: calls of the vision tower, and images in them. prefill_calls: passes over
+    tower_calls, images: calls of the vision tower, and views in them. prefill_calls: passes over
     a prefix alone. passes: every pass of the language model (prefill, steps, guidance).
     token_forwards: tokens that went through it. head_rows: rows that reached the vocabulary.
     Within the layers, summed over them: layer_rows (query and output projection, MLP), key_rows
