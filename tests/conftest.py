@@ -74,7 +74,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_dataset: TinyDataset):
     """A fresh byte-level BPE in Qwen's format, without a mask token."""
-    from llava.data.dataset import load_entries
+    from llava.data.entries import load_entries
     from llava.train.demo_backbones.language import tokenizer_texts, train_tokenizer
 
     return train_tokenizer(tokenizer_texts(load_entries(*tiny_dataset)), merges=60)

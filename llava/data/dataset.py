@@ -1,155 +1,26 @@
-"""Conversations on disk -> samples -> batches: what the trainer reads.
+"""Entries -> samples -> batches: what the trainer reads; `entries` reads the files.
 
 A sample is token ids, labels and the pixel values of its images; what does not fit is an error
 that names the entry. Nothing is cut, replaced or skipped.
 """
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import END_OF_TEXT, IGNORE_INDEX, IMAGE_PLACEHOLDER
-from llava.conversation import Encoded, check_messages, encode_conversation, token_id
+from llava.constants import END_OF_TEXT, IGNORE_INDEX
+from llava.conversation import Encoded, encode_conversation, token_id
+from llava.data.entry import Entry
 from llava.image_layout import ImageLayout
 from llava.mm_utils import load_image, picture_sizes, process_images
 
 FILLS = ("canvas", "random", "tight")
-_YAML_SUFFIXES = (".yaml", ".yml")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One conversation. images: paths relative to image_folder, one per <image> in the text.
-
-    study_id: what several images of one examination share; empty where the file does not say.
-    """
-
-    id: str
-    images: tuple[str, ...]
-    messages: tuple[dict[str, str], ...]
-    image_folder: str
-    source: str
-    study_id: str = ""
-
-
-def load_entries(data_path: str | Path, image_folder: str | Path | None = None) -> list[Entry]:
-    """Read a conversations JSON, or a YAML that lists several with their image folders.
-
-    Raises ValueError or FileNotFoundError naming file, entry, field, value and remedy.
-    """
-    path = Path(data_path)
-    if path.suffix.lower() in _YAML_SUFFIXES:
-        entries = [e for part in read_mixture(path) for e in load_entries(*part)]
-    else:
-        entries = [
-            _entry(raw, index, path, image_folder) for index, raw in enumerate(_read_list(path))
-        ]
-    if not entries:
-        raise ValueError(f"{str(path)!r} holds no entry; give a dataset with at least one")
-    return entries
-
-
-def read_mixture(path: Path) -> list[tuple[Path, Path | None]]:
-    """(json_path, image_folder) of each dataset of a YAML; relative to the YAML's own folder."""
-    _check_exists(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is not YAML: {error}") from error
-    listed = content.get("datasets") if isinstance(content, dict) else None
-    if not isinstance(listed, list) or not listed:
-        raise ValueError(f"{str(path)!r} needs a key 'datasets' with a list of datasets")
-    _check_keys(content, ("datasets",), repr(str(path)))
-    return [
-        _mixture_part(item, path, f"{str(path)!r}, datasets[{index}]")
-        for index, item in enumerate(listed)
-    ]
-
-
-def _mixture_part(item: Any, path: Path, where: str) -> tuple[Path, Path | None]:
-    if not isinstance(item, dict) or not isinstance(item.get("json_path"), str):
-        raise ValueError(f"{where} needs a 'json_path'")
-    _check_keys(item, ("json_path", "image_folder"), where)
-    json_path, folder = item["json_path"], item.get("image_folder")
-    if Path(json_path).suffix.lower() in _YAML_SUFFIXES:
-        raise ValueError(f"{where}, 'json_path': {json_path!r} is a YAML; list its datasets here")
-    if folder is not None and not isinstance(folder, str):
-        raise ValueError(f"{where}, 'image_folder': {folder!r} is not a path")
-    return path.parent / json_path, None if folder is None else path.parent / folder
-
-
-def _check_keys(item: dict[Any, Any], known: Sequence[str], where: str) -> None:
-    for key in item:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"dataset {str(path)!r} does not exist; check data_path")
-
-
-def _read_list(path: Path) -> list[Any]:
-    _check_exists(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"dataset {str(path)!r} is not JSON: {error}") from error
-    if not isinstance(content, list):
-        raise ValueError(
-            f"dataset {str(path)!r} is a JSON {type(content).__name__}, not a list of entries; "
-            "convert it with python -m llava.data.mimic_cxr"
-        )
-    return content
-
-
-def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) -> Entry:
-    name = repr(raw["id"]) if isinstance(raw, dict) and "id" in raw else f"number {index}"
-    where = f"{str(path)!r}, entry {name}"
-    if not isinstance(raw, dict):
-        raise ValueError(f"{where} is not an object with id, image and conversations")
-    images = raw.get("image", [])
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-        raise ValueError(f"{where}, field 'image': {images!r} is not a path or a list of paths")
-    if images and image_folder is None:
-        raise ValueError(f"{where} has images; give image_folder")
-    for image in images:
-        if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
-            raise ValueError(
-                f"{where}, field 'image': {image!r} leaves the image folder; write it relative "
-                "to image_folder, without '..'"
-            )
-    try:
-        messages = check_messages(raw.get("conversations"))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    placeholders = sum(
-        m["value"].count(IMAGE_PLACEHOLDER) for m in messages if m["from"] == "human"
-    )
-    if placeholders != len(images):
-        raise ValueError(
-            f"{where}: {placeholders} {IMAGE_PLACEHOLDER} in the text for {len(images)} images; "
-            "write one per image"
-        )
-    turns = tuple({"from": m["from"], "value": m["value"]} for m in messages)
-    return Entry(
-        id=str(raw.get("id", index)),
-        images=tuple(images),
-        messages=turns,
-        image_folder=str(image_folder or ""),
-        source=str(path),
-        study_id=str(raw.get("study_id", "")),
-    )
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava.data.dataset import Entry
+    from llava.data.entry import Entry
 
 DOCUMENTS_FILE = "documents.jsonl"
 """The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
 
-_YAML_SUFFIXES = (".yaml", ".yml")
 _MIMIC_STUDY = re.compile(r"(?:^|/)p\d+/(s\d+)/")
 
 
@@ -63,12 +62,8 @@ def read_documents(
     image_folder: needed for a JSON; a YAML names its own.
     Raises ValueError or FileNotFoundError naming the file, the entry, the field and the remedy.
     """
-    from llava.data.dataset import load_entries
+    from llava.data.entries import load_entries
 
-    if image_folder is not None and data_path.suffix.lower() in _YAML_SUFFIXES:
-        raise ValueError(
-            f"{data_path} names its own image folders; leave out the image folder {image_folder}"
-        )
     entries = load_entries(data_path, image_folder)
     documents = [_document(entry) for entry in entries]
     _check_ids(documents, data_path)
@@ -123,7 +118,8 @@ def _check_ids(documents: Sequence[Document], data_path: Path) -> None:
     if repeated:
         raise ValueError(
             f"{data_path}: {len(repeated)} ids occur more than once, the first is {repeated[0]!r}; "
-            "give every sample its own, so that a prediction can be told from another"
+            "give every sample its own, so that a prediction can be told from another (a sampling "
+            "weight above 1 repeats samples: it is for training)"
         )
 
 

@@ -55,7 +55,7 @@ class DataArguments:
     """The samples."""
 
     data_path: str = option("", "conversations JSON, or a YAML listing several")
-    image_folder: str = option("", "root of the image paths (a YAML names its own)")
+    image_folder: str = option("", "root of the image paths of a JSON (a YAML names its own)")
     video_folder: str = option("", "accepted for LLaVA scripts; reports have no video, so unused")
     eval_data_path: str = option("", "conversations JSON or YAML for the validation loss")
     model_max_length: int = option(8192, "longest sample in tokens, images counted in full")

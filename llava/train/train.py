@@ -109,7 +109,8 @@ def build_trainer(arguments: Arguments, loaded: Loaded) -> LLaDATrainer:
 
 
 def build_dataset(arguments: Arguments, loaded: Loaded, data_path: str) -> ReportDataset:
-    from llava.data.dataset import AnswerFill, ReportDataset, load_entries
+    from llava.data.dataset import AnswerFill, ReportDataset
+    from llava.data.entries import load_entries
 
     data = arguments.data
     return ReportDataset(

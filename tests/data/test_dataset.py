@@ -1,27 +1,16 @@
 """Conversations on disk as samples and batches, and every reason to refuse them."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from made_up_entries import entry, save
 from PIL import Image
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.data.dataset import AnswerFill, Collator, ReportDataset, load_entries
+from llava.data.dataset import AnswerFill, Collator, ReportDataset
+from llava.data.entries import load_entries
 from llava.image_layout import ImageLayout
 from llava.mm_utils import load_image, load_image_processor, process_images
-
-
-def entry(question="<image>\nDescribe.", answer="Clear lungs.", image="a.png", **more):
-    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return {"id": "study-1", "image": image, "conversations": turns, **more}
-
-
-def save(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
 
 
 def picture(path, value):
@@ -44,127 +33,6 @@ def samples_of(tmp_path, tiny_tokenizer, processor):
         return ReportDataset(loaded, tiny_tokenizer, processor, **settings)
 
     return build
-
-
-# ------------------------------------------------------------------ reading
-
-
-def test_an_entry_keeps_its_id_images_and_turns(tmp_path):
-    path = save(tmp_path / "data.json", [entry(), entry(image=["b/c.png"], id=7)])
-    one, two = load_entries(path, tmp_path / "images")
-    assert (one.id, one.images) == ("study-1", ("a.png",))
-    assert (two.id, two.images) == ("7", ("b/c.png",))
-    assert one.messages == tuple(entry()["conversations"])
-    assert (one.image_folder, one.source) == (str(tmp_path / "images"), str(path))
-
-
-def test_an_entry_without_images_needs_no_image_folder(tmp_path):
-    raw = entry(question="Write a normal report.")
-    del raw["image"]
-    assert load_entries(save(tmp_path / "data.json", [raw]))[0].images == ()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"train": []}, "is a JSON dict, not a list of entries; convert it with"),
-        ("text", "is a JSON str, not a list"),
-        ([], "data.json' holds no entry"),
-        (["text"], "entry number 0 is not an object"),
-        ([entry(), entry(image="/etc/a.png")], "entry 'study-1', field 'image': '/etc/a.png' lea"),
-        ([entry(image="p10/../../a.png")], "leaves the image folder; write it relative"),
-        ([entry(image=3)], "field 'image': 3 is not a path or a list of paths"),
-        ([entry(image=["a.png", None])], r"field 'image': \['a.png', None\] is not"),
-        ([entry(answer="")], "entry 'study-1': turn 1: there is no answer"),
-        ([entry() | {"conversations": entry()["conversations"][:1]}], "there is no answer"),
-        ([entry() | {"conversations": None}], "'conversations' must be a list of turns; got None"),
-        ([{"image": "a.png"}], "entry number 0: field 'conversations'"),
-        (
-            [entry() | {"conversations": [{"from": "user", "value": "<image>"}]}],
-            "data.json', entry 'study-1': turn 0: unknown role 'from': 'user'; use 'human' or",
-        ),
-        ([entry(question="Describe.")], "0 <image> in the text for 1 images; write one per image"),
-        ([entry(question="<image> <image>")], "2 <image> in the text for 1 images"),
-        ([entry(image=[])], "1 <image> in the text for 0 images"),
-    ],
-)
-def test_a_bad_file_names_itself_its_entry_the_field_and_the_remedy(tmp_path, content, message):
-    path = save(tmp_path / "data.json", content)
-    with pytest.raises(ValueError, match=message) as error:
-        load_entries(path, tmp_path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "[{", "\ufeff[]", "[" * 100_000])
-def test_a_file_that_is_not_json_is_named(tmp_path, text):
-    path = tmp_path / "data.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"data.json' is not JSON"):
-        load_entries(path)
-
-
-@pytest.mark.parametrize("name", ["data.json", "data.yaml"])
-def test_a_file_that_does_not_exist_or_is_not_text_is_named(tmp_path, name):
-    path = tmp_path / name
-    with pytest.raises(FileNotFoundError, match=f"{name}' does not exist; check data_path"):
-        load_entries(path)
-    path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ValueError, match=f"{name}' is not"):
-        load_entries(path)
-
-
-def test_images_without_an_image_folder_are_refused(tmp_path):
-    path = save(tmp_path / "data.json", [entry()])
-    with pytest.raises(ValueError, match="entry 'study-1' has images; give image_folder"):
-        load_entries(path)
-
-
-# ---------------------------------------------------------------- mixtures
-
-
-def test_a_mixture_lists_datasets_relative_to_its_own_folder(tmp_path, monkeypatch):
-    save(tmp_path / "a" / "one.json", [entry(id="one")])
-    save(tmp_path / "b" / "two.json", [entry(id="two")] * 2)
-    mixture = tmp_path / "mixtures" / "both.yml"
-    mixture.parent.mkdir()
-    mixture.write_text(
-        "datasets:\n"
-        "  - json_path: ../a/one.json\n    image_folder: ../a/images\n"
-        f"  - json_path: {tmp_path}/b/two.json\n    image_folder: {tmp_path}/b\n"
-    )
-    monkeypatch.chdir(tmp_path / "a")
-    entries = load_entries(mixture)
-    assert [e.id for e in entries] == ["one", "two", "two"]
-    folders = [e.image_folder for e in entries]
-    assert folders == [str(tmp_path / "mixtures" / "../a/images"), *[str(tmp_path / "b")] * 2]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("datasets: [", "is not YAML"),
-        ("datasets: !!python/object/apply:os.getcwd []", "is not YAML"),
-        ("", "needs a key 'datasets' with a list"),
-        ("- json_path: a.json", "needs a key 'datasets'"),
-        ("datasets: []", "needs a key 'datasets' with a list"),
-        ("datasets: [a.json]", r"datasets\[0\] needs a 'json_path'"),
-        ("datasets: [{image_folder: x}]", r"datasets\[0\] needs a 'json_path'"),
-        ("datasets: [{json_path: a.json, image_root: x}]", "unknown key 'image_root'; known: json"),
-        (
-            "datasets: [{json_path: a.json}]\nsampling: all",
-            "unknown key 'sampling'; known: dataset",
-        ),
-        ("datasets: [{json_path: a.json, image_folder: 5}]", "'image_folder': 5 is not a path"),
-        ("datasets: [{json_path: mix.yaml}]", "'mix.yaml' is a YAML; list its datasets here"),
-        ("datasets: [{json_path: a.json}]", "entry 'study-1' has images; give image_folder"),
-    ],
-)
-def test_a_bad_mixture_names_itself_the_place_and_the_remedy(tmp_path, text, message):
-    save(tmp_path / "a.json", [entry()])
-    path = tmp_path / "mix.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_entries(path)
 
 
 # ----------------------------------------------------------------- samples

@@ -121,7 +121,7 @@ def real_dataset(shared, tmp_path_factory) -> tuple[Path, Path]:
 def test_real_reports_and_radiographs_go_through_both_stages_and_generation(
     tmp_path, real_dataset, tiny_backbones
 ):
-    from llava.data.dataset import load_entries
+    from llava.data.entries import load_entries
     from llava.diffusion.sampler import SamplingConfig
     from llava.inference import ReportWriter, Request
     from llava.train.train import main

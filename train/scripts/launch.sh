@@ -5,6 +5,11 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 need_env
 
+case "$DATA_PATH" in
+  *.yaml | *.yml) ;;
+  *) IMAGE_FOLDER="${IMAGE_FOLDER:-../data/mimic_cxr/files}" ;;
+esac
+
 GPUS="$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')"
 if [[ "$GPUS" -gt 0 ]]; then
   NPROC="${NPROC:-$GPUS}"

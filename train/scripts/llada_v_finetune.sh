@@ -3,7 +3,7 @@
 set -euo pipefail
 
 data_path="${DATA_PATH:-../data/train_llave_llada.json}"
-image_folder="${IMAGE_FOLDER:-../data/mimic_cxr/files}"
+image_folder="${IMAGE_FOLDER:-}"  # of a JSON; empty: ../data/mimic_cxr/files. A YAML names its own.
 video_folder="${VIDEO_FOLDER:-}"
 
 LANGUAGE_MODEL="${LANGUAGE_MODEL:-dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    from llava.data.dataset import load_entries
+    from llava.data.entries import load_entries
     from llava.train.demo_backbones.language import pretrain_language
     from llava.train.demo_backbones.vision import pretrain_vision
 

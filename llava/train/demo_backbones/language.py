@@ -11,7 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, set_seed
 
 from llava.constants import END_OF_TEXT, IM_END, IM_START, IMAGE_PLACEHOLDER, SYSTEM_PROMPT
-from llava.data.dataset import AnswerFill, Collator, Entry, ReportDataset
+from llava.data.dataset import AnswerFill, Collator, ReportDataset
+from llava.data.entry import Entry
 from llava.model.builder import prepare_tokenizer
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion

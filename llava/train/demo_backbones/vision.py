@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from llava.data.dataset import Entry
+from llava.data.entry import Entry
 from llava.mm_utils import load_image, process_images
 from llava.train.demo_backbones.fitting import fit
 from llava.train.demo_backbones.language import tokenizer_texts, train_tokenizer
