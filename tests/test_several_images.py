@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.data.dataset import AnswerFill, Collator, ReportDataset, load_entries
+from llava.data.dataset import AnswerFill, Collator, ReportDataset
+from llava.data.entries import load_entries
 from llava.diffusion.sampler import SamplingConfig
 from llava.inference import ReportWriter, Request
 from llava.model.builder import build_from_backbones, load_checkpoint, save_checkpoint
