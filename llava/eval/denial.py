@@ -15,11 +15,12 @@ SEEN = (
 )
 EARLIER = r"(?:prior|previous|earlier|last|preceding|old|outside|initial)"
 NO_DENIAL = re.compile(
-    r"\bno (?:(?:significant|interval|appreciable|substantial|definite|major|relevant) )*changes?"
-    r"(?: in| of| to)?\b"
+    r"\b(?:no|without) (?:(?:significant|interval|appreciable|substantial|definite|major"
+    r"|relevant) )*changes?(?: in| of| to)?\b"
     r"|\b(?:no|without) (?:\w+ )?(?:increase|decrease|improvement|progression|change)\b"
     r"|\bnot (?:\w+ )?(?:changed|different|improved|resolved|cleared|only|excluded)\b"
     r"|\bcan not (?:be )?(?:\w+ )?(?:excluded?|ruled?)(?: out)?\b|\bno doubt\b"
+    rf"|\bnot (?:well|clearly|fully|completely|adequately|optimally) {SEEN}\b"
     rf"|\bnot (?:previously )?{SEEN} (?:previously|before|on (?:the |an? )?{EARLIER})\b"
     rf"|\b(?:(?:which|that) (?:was|were|had been) )?(?:{SEEN}|described|reported|depicted)"
     rf" (?:previously|before|earlier|yesterday"

@@ -1,6 +1,6 @@
 """Whether generated reports are sound as text, before anyone asks whether they are right.
 
-    predictions.jsonl -> text_health() -> Health
+    predictions.jsonl -> `predictions.read_predictions` -> text_health() -> Health
 
 Empty, cut off, repetitive, too short or long, and comparing with an examination nobody gave. The
 same is counted for the references where that makes sense: they are the yardstick.
@@ -9,13 +9,21 @@ same is counted for the references where that makes sense: they are the yardstic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llava.eval.predictions import Prediction
 from llava.eval.report_language import plain_text
 
 NGRAM = 4
+WHY_NOT = {
+    "truncated": "not every record holds its tokens; predict again",
+    "invented_comparisons": "not every record holds its context; predict again",
+    "references_longer": "the references' lengths in tokens were not given",
+    "length_ratio": "no reference holds a word",
+}
+"""Value of `Health` -> why it can be None, with the remedy where there is one."""
 
 _WORD = re.compile(r"\w+")
 _COMPARES = re.compile(
@@ -50,7 +58,8 @@ class Health:
     said before, mean over reports with a 4-gram. length_ratio: words of all predictions over words
     of all references. references_longer: references that do not fit `gen_length` tokens, their end
     token included. invented_comparisons: predictions that compare with an earlier examination
-    though the context gives none; `without_comparison` is out of how many.
+    though the context gives none, `reference_comparisons` references that do the same;
+    `without_comparison` is out of how many.
     """
 
     n: int
@@ -71,37 +80,35 @@ class Health:
 
 
 def text_health(
-    records: Sequence[Mapping[str, Any]],
-    gen_length: int,
-    reference_lengths: Sequence[int] | None = None,
+    records: Sequence[Prediction], gen_length: int, reference_lengths: Sequence[int] | None = None
 ) -> Health:
-    """records: lines of predictions.jsonl (`prediction`, `reference`, also `context`, `ended`).
+    """The health of a run's predictions, whose canvas was `gen_length` tokens.
 
     reference_lengths: tokens of each reference with its end token, as the model's tokenizer counts.
-    Raises ValueError when there is no record, one lacks a text, or the lengths do not match.
+    Raises ValueError when there is no record or the lengths do not match the records.
     """
-    predictions, references = _texts(records, "prediction"), _texts(records, "reference")
+    if not records:
+        raise ValueError("there is no record; the predictions are empty")
     if reference_lengths is not None and len(reference_lengths) != len(records):
         raise ValueError(
             f"reference_lengths has {len(reference_lengths)} entries for {len(records)} records; "
             "give one per record"
         )
-    unavailable = {}
-    if reference_lengths is None:
-        unavailable["references_longer"] = "the references' lengths in tokens were not given"
+    said, gold = [r.prediction for r in records], [r.reference for r in records]
+    values = {
+        "truncated": _truncated(records),
+        "length_ratio": _length_ratio(said, gold),
+        "references_longer": _share_longer(reference_lengths, gen_length),
+        **_comparisons(records),
+    }
     return Health(
         n=len(records),
-        empty=sum(not text.strip() for text in predictions),
-        truncated=_truncated(records, unavailable),
-        repetition=_mean_repetition(predictions),
-        reference_repetition=_mean_repetition(references),
-        length_ratio=_length_ratio(predictions, references, unavailable),
+        empty=sum(not text.strip() for text in said),
+        repetition=_mean_repetition(said),
+        reference_repetition=_mean_repetition(gold),
         gen_length=gen_length,
-        references_longer=None
-        if reference_lengths is None
-        else sum(length > gen_length for length in reference_lengths) / len(records),
-        **_comparisons(records, unavailable),
-        unavailable=unavailable,
+        **values,
+        unavailable={name: WHY_NOT[name] for name in WHY_NOT if values[name] is None},
     )
 
 
@@ -123,23 +130,10 @@ def repetition(text: str) -> float | None:
     return 1 - len(set(grams)) / len(grams) if grams else None
 
 
-def _texts(records: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    if not records:
-        raise ValueError("there is no record; the predictions are empty")
-    for index, record in enumerate(records):
-        if not isinstance(record.get(name), str):
-            raise ValueError(
-                f"record {index} ({record.get('id')!r}): {name} is {record.get(name)!r}; "
-                "give a text (may be empty)"
-            )
-    return [record[name] for record in records]
-
-
-def _truncated(records: Sequence[Mapping[str, Any]], unavailable: dict[str, str]) -> int | None:
-    if all(isinstance(record.get("ended"), bool) for record in records):
-        return sum(not record["ended"] for record in records)
-    unavailable["truncated"] = "not every record says whether its text `ended`"
-    return None
+def _truncated(records: Sequence[Prediction]) -> int | None:
+    """None unless every record holds its tokens, without which `ended` is only the default."""
+    known = all(record.tokens for record in records)
+    return sum(not record.ended for record in records) if known else None
 
 
 def _mean_repetition(texts: Sequence[str]) -> float:
@@ -147,26 +141,21 @@ def _mean_repetition(texts: Sequence[str]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _length_ratio(
-    predictions: Sequence[str], references: Sequence[str], unavailable: dict[str, str]
-) -> float | None:
-    said, gold = (sum(len(_WORD.findall(t)) for t in side) for side in (predictions, references))
-    if not gold:
-        unavailable["length_ratio"] = "no reference holds a word"
-        return None
-    return said / gold
+def _length_ratio(said: Sequence[str], gold: Sequence[str]) -> float | None:
+    said_words, gold_words = (sum(len(_WORD.findall(t)) for t in side) for side in (said, gold))
+    return said_words / gold_words if gold_words else None
 
 
-def _comparisons(
-    records: Sequence[Mapping[str, Any]], unavailable: dict[str, str]
-) -> dict[str, int | None]:
+def _share_longer(lengths: Sequence[int] | None, gen_length: int) -> float | None:
+    return None if lengths is None else sum(n > gen_length for n in lengths) / len(lengths)
+
+
+def _comparisons(records: Sequence[Prediction]) -> dict[str, int | None]:
     """The three counts about comparisons, over the records whose context gives none."""
     names = ("without_comparison", "invented_comparisons", "reference_comparisons")
-    if not all(isinstance(record.get("context"), str) for record in records):
-        unavailable["invented_comparisons"] = "not every record holds its `context`"
+    if not all(record.context for record in records):
         return dict.fromkeys(names)
-    alone = [record for record in records if not comparison_given(record["context"])]
-    sides = [
-        sum(compares(record[side]) for record in alone) for side in ("prediction", "reference")
-    ]
-    return dict(zip(names, (len(alone), *sides), strict=True))
+    alone = [record for record in records if not comparison_given(record.context)]
+    invented = sum(compares(record.prediction) for record in alone)
+    reference = sum(compares(record.reference) for record in alone)
+    return dict(zip(names, (len(alone), invented, reference), strict=True))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from llava.eval.denial import denied
-from llava.eval.labeler_scope import uncertain
+from llava.eval.labeler_scope import asked_for, called_normal, uncertain
 from llava.eval.labeler_vocabulary import PATTERNS
 from llava.eval.report_language import find_mentions, plain_text, split_sentences
 
@@ -66,7 +66,13 @@ def _read(sentence: str) -> tuple[tuple[str, int], ...]:
     mentions = find_mentions(sentence, PATTERNS)
     result = []
     for mention in mentions:
-        if mention.pattern.absent or denied(sentence, mention, mentions):
+        if asked_for(sentence, mention):
+            continue
+        if (
+            mention.pattern.absent
+            or denied(sentence, mention, mentions)
+            or called_normal(sentence, mention)
+        ):
             value = NEGATIVE
         elif mention.pattern.hedged or uncertain(sentence, mention):
             value = UNCERTAIN

@@ -5,18 +5,14 @@ import json
 import pytest
 
 from llava.eval.health import compares, comparison_given, repetition, text_health
+from llava.eval.predictions import Prediction
 
 NORMAL = "The lungs are clear. No pleural effusion or pneumothorax."
 
 
 def record(prediction=NORMAL, reference=NORMAL, context="Describe.", ended=True):
-    return {
-        "id": "a",
-        "prediction": prediction,
-        "reference": reference,
-        "context": context,
-        "ended": ended,
-    }
+    tokens = (prediction, "<|im_end|>")
+    return Prediction("a", prediction, reference, context=context, ended=ended, tokens=tokens)
 
 
 def health(*records, gen_length=64, lengths=None):
@@ -101,8 +97,7 @@ def test_a_comparison_field_that_names_none_gives_none(context, given):
 
 
 def test_what_the_records_do_not_hold_is_unavailable_with_the_reason_not_zero():
-    bare = {"id": "a", "prediction": NORMAL, "reference": ""}
-    found = text_health([bare], 64).to_dict()
+    found = text_health([Prediction("a", NORMAL, "")], 64).to_dict()
     names = ("truncated", "invented_comparisons", "references_longer", "length_ratio")
     assert {name: found[name] for name in names} == dict.fromkeys(names)
     assert set(found["unavailable"]) == set(names)
@@ -112,7 +107,5 @@ def test_what_the_records_do_not_hold_is_unavailable_with_the_reason_not_zero():
 def test_bad_input_is_refused_with_what_to_do():
     with pytest.raises(ValueError, match="no record"):
         text_health([], 64)
-    with pytest.raises(ValueError, match=r"record 0 \('a'\): prediction is None"):
-        text_health([{"id": "a", "prediction": None, "reference": ""}], 64)
     with pytest.raises(ValueError, match="1 entries for 2 records"):
         text_health([record(), record()], 64, [3])
