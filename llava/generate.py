@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, required=True, help="JPEG, PNG or DICOM file")
     for name in CLINICAL_FIELDS:
         parser.add_argument(f"--{name}", help=f"clinical context: {name}")
+    parser.add_argument(
+        "--template", help="text to keep, with blanks of n or a to b tokens: 'The heart is [3-6].'"
+    )
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--dtype", help="float32, bfloat16 (default: bfloat16 on cuda)")
     decoding = parser.add_argument_group("decoding")
@@ -80,7 +83,8 @@ def _write(args: argparse.Namespace) -> str:
     sampling = SamplingConfig.from_dict({**settings, "exact": args.exact, "stop": tuple(args.stop)})
     writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
     prompt = human_turn({name: getattr(args, name) for name in CLINICAL_FIELDS})
-    return writer.write([Request((args.image,), prompt)], sampling)[0].text
+    request = Request((args.image,), prompt, template=args.template)
+    return writer.write([request], sampling)[0].text
 
 
 if __name__ == "__main__":

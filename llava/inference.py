@@ -17,6 +17,7 @@ from llava.constants import IMAGE_PLACEHOLDER
 from llava.conversation import decode_answer, encode_prompt
 from llava.diffusion.result import Decoded, DecodeOptions, Step
 from llava.diffusion.sampler import SamplingConfig
+from llava.infill import FillPlan, Template, plan_canvases
 from llava.mm_utils import load_image, picture_sizes, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
 
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Request:
     """One report to write. images: files or PIL images; prompt: the human turn with one <image>
-    for each; seed: this report's own part of the seed of sampling, whatever batch it is in."""
+    for each; seed: this report's own part of the seed of sampling, whatever batch it is in;
+    template: text to be kept and blanks to be filled (`llava.infill`), by default all blank."""
 
     images: tuple[str | Path | Image.Image, ...]
     prompt: str
     seed: int = 0
+    template: str | Template | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Report:
 
     Per emitted token, the end token included: token_ids, confidence (share of the softmax when it
     was accepted), decided_at (the pass that accepted it). nfe: denoising passes.
+    given: with a template, per emitted token whether it was given (then confidence is 1).
     history: on request the canvas after each of them, the mask token where undecided.
     """
 
@@ -51,6 +55,7 @@ class Report:
     decided_at: list[int]
     nfe: int
     history: list[list[int]] | None = None
+    given: list[bool] | None = None
 
 
 class ReportWriter:
@@ -80,7 +85,8 @@ class ReportWriter:
     ) -> list[Report]:
         """One batch of reports, in the order of the requests.
 
-        on_step: called after every denoising pass with the canvases.
+        on_step: called after every denoising pass with the canvases; a request whose template has
+        blanks of several lengths has several.
         """
         if not requests:
             return []
@@ -93,16 +99,25 @@ class ReportWriter:
             images = process_images(pictures, self.image_processor, self.model.image_layout)
             images = images.to(device, self.model.dtype)
         ids, mask = self._pad(prompts)
-        seeds = [request.seed for request in requests]
+        plan = self._plan(requests, sampling)
+        seeds = [requests[row].seed for row in plan.prompts]
         decoded = self.model.decode_with_images(
             ids.to(device),
             mask.to(device),
             images,
-            sampling,
+            plan.sampling,
             DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
             picture_sizes(pictures),
+            plan.scaffold,
         )
-        return [self._report(decoded, row, sampling) for row in range(len(requests))]
+        return [self._report(decoded, row, plan) for row in plan.best(decoded)]
+
+    def _plan(self, requests: Sequence[Request], sampling: SamplingConfig) -> FillPlan:
+        config = self.model.config
+        templates = [request.template for request in requests]
+        return plan_canvases(
+            templates, self.tokenizer, config.vocab_size, config.mask_token_id, sampling
+        )
 
     def _encode(
         self, request: Request, pictures: Sequence[Image.Image], sampling: SamplingConfig
@@ -133,10 +148,11 @@ class ReportWriter:
             mask[row, : len(prompt)] = 1
         return ids, mask
 
-    def _report(self, decoded: Decoded, row: int, sampling: SamplingConfig) -> Report:
+    def _report(self, decoded: Decoded, row: int, plan: FillPlan) -> Report:
         ids = decoded.sequences[row].tolist()
-        text, ended = decode_answer(ids, self.tokenizer)
-        for stop in sampling.stop:
+        filled = plan.filled(row, ids)
+        text, ended = decode_answer(ids, self.tokenizer) if filled is None else filled
+        for stop in plan.sampling.stop:
             cut = text.find(stop)
             text, ended = (text[:cut].rstrip(), True) if cut >= 0 else (text, ended)
         emitted = decoded.decided_at[row] >= 0
@@ -148,6 +164,7 @@ class ReportWriter:
             decided_at=decoded.decided_at[row][emitted].tolist(),
             nfe=int(decoded.nfe[row]),
             history=_history(decoded, row),
+            given=None if filled is None else plan.scaffold.given[row][emitted.cpu()].tolist(),
         )
 
 

@@ -46,6 +46,19 @@ def test_the_report_of_a_jpeg_png_or_dicom_file_is_printed(shared, tiny_checkpoi
     assert printed == report.text + "\n"
 
 
+def test_a_template_is_filled_in(tiny_checkpoint, image, capsys):
+    more = ("--gen-length", "30", "--template", "The heart is [3]. No effusion.")
+    assert main(command(tiny_checkpoint, image, *more)) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("The heart is ")
+    assert printed.endswith(". No effusion.\n")
+
+
+def test_a_template_that_does_not_fit_is_named(tiny_checkpoint, image, capsys):
+    assert main(command(tiny_checkpoint, image, "--template", "The heart is [30].")) == 2
+    assert "do not fit gen_length=8" in error_line(capsys)
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What the command line asks of the writer, which answers with a fixed report."""

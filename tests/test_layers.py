@@ -30,6 +30,7 @@ LAYERS = {
     # 2: one text, one image, one source, one score
     "llava.conversation": 2,
     "llava.dicom": 2,
+    "llava.infill": 2,
     "llava.mm_utils": 2,
     "llava.model.flops": 2,
     "llava.model.siglip_encoder": 2,

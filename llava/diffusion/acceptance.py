@@ -30,12 +30,16 @@ def consider(
     mask_token_id: int,
     config: SamplingConfig,
     seeds: Sequence[int],
+    forbidden: Tensor | None = None,
 ) -> Proposal:
     """Propose a token for every position of the window, and score it.
 
     logits: (M, V) fp32. window: (B, R) bool with M true. seeds: one a row, of this step.
+    forbidden: (M, V) bool, what may not be proposed; it keeps its share of the softmax.
     """
-    tokens, probability = propose(logits, window, mask_token_id, config.temperature, seeds)
+    allowed = logits if forbidden is None else logits.masked_fill(forbidden, -torch.inf)
+    total = logits.logsumexp(dim=-1)
+    tokens, probability = propose(allowed, total, window, mask_token_id, config.temperature, seeds)
     certain = None
     if config.remasking == "entropy" or config.entropy_bound is not None:
         certain = _spread(entropy(logits), window, torch.inf)
@@ -43,22 +47,27 @@ def consider(
     if config.remasking == "random":
         score = random_scores(window, seeds)
     elif config.remasking == "margin":
-        score = _spread(margin(logits, mask_token_id), window, -torch.inf)
+        score = _spread(margin(allowed, total, mask_token_id), window, -torch.inf)
     elif config.remasking == "entropy":
         score = -certain
     return Proposal(tokens, probability, score, certain)
 
 
 def propose(
-    logits: Tensor, rows: Tensor, mask_token_id: int, temperature: float, seeds: Sequence[int]
+    logits: Tensor,
+    total: Tensor,
+    rows: Tensor,
+    mask_token_id: int,
+    temperature: float,
+    seeds: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """A token for every undecided position, and its share of the full softmax.
 
     The mask token is left out of the choice only, not of the softmax. At temperature 0 the choice
     is the argmax, above it Gumbel-max on logits / temperature.
 
-    logits: (M, V) fp32. rows: (B, R) bool with M true. seeds: one a row.
-    Returns (B, R) ids and (B, R) fp32; 0 and -inf outside `rows`.
+    logits: (M, V) fp32. total: (M,) their logsumexp. rows: (B, R) bool with M true. seeds: one a
+    row. Returns (B, R) ids and (B, R) fp32; 0 and -inf outside `rows`.
     """
     if temperature > 0:
         noise = _gumbel(rows, logits.shape[-1], seeds)
@@ -66,7 +75,7 @@ def propose(
         chosen_logit = logits.gather(1, chosen[:, None]).squeeze(1)
     else:
         chosen_logit, chosen = best_token(logits, mask_token_id)
-    probability = (chosen_logit - logits.logsumexp(dim=-1)).exp()
+    probability = (chosen_logit - total).exp()
     tokens = torch.zeros(rows.shape, dtype=torch.long, device=rows.device)
     tokens[rows] = chosen
     return tokens, _spread(probability, rows, -torch.inf)
@@ -87,11 +96,14 @@ def best_token(logits: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
     return value, token
 
 
-def margin(logits: Tensor, mask_token_id: int) -> Tensor:
-    """Probability of the likeliest token minus the second's, the mask token left out. (M,)"""
+def margin(logits: Tensor, total: Tensor, mask_token_id: int) -> Tensor:
+    """Probability of the likeliest token minus the second's, the mask token left out. (M,)
+
+    total: (M,) the logsumexp of the full softmax.
+    """
     top = logits.topk(min(3, logits.shape[-1]), dim=-1)
     value = top.values.masked_fill(top.indices == mask_token_id, -torch.inf)
-    share = (value.sort(dim=-1, descending=True).values[:, :2] - logits.logsumexp(-1, True)).exp()
+    share = (value.sort(dim=-1, descending=True).values[:, :2] - total[:, None]).exp()
     return share[:, 0] - share[:, 1:].sum(dim=-1)
 
 

@@ -1,12 +1,13 @@
 """The state of the decoding loop: the canvases, one row per report, and where each row stands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from llava.diffusion.config import SamplingConfig
+from llava.diffusion.infill import FREE, Scaffold
 from llava.diffusion.schedule import transfer_schedule
 
 
@@ -17,6 +18,7 @@ class Canvas:
     tokens, undecided, confidence, decided_at: (B, R). nfe: (B,) passes so far. origin: (B,) which
     row of the batch each is. seed: (B,) its own part of the seed. quota: (B, blocks, steps per
     block) tokens to accept at least. block_steps: (B, blocks) steps done in each block.
+    rules: (B, R) which row of a `Scaffold`'s forbidden tokens a position keeps to.
     """
 
     tokens: Tensor
@@ -28,6 +30,7 @@ class Canvas:
     seed: Tensor
     quota: Tensor
     block_steps: Tensor
+    rules: Tensor
 
     @classmethod
     def blank(
@@ -52,6 +55,29 @@ class Canvas:
             seed=torch.tensor(seeds, dtype=torch.long, device=device),
             quota=quota.view(batch, blocks, -1),
             block_steps=torch.zeros(batch, blocks, dtype=torch.long, device=device),
+            rules=torch.full(shape, FREE, device=device),
+        )
+
+    @classmethod
+    def given(
+        cls, scaffold: Scaffold, config: SamplingConfig, seeds: Sequence[int], mask_token_id: int
+    ) -> "Canvas":
+        """Fixed text is there from the start. A row has at most as many steps as blanks."""
+        device = scaffold.tokens.device
+        canvas = cls.blank(config, seeds, mask_token_id, device)
+        quota = torch.zeros(len(seeds), 1, config.steps, dtype=torch.long, device=device)
+        for row, blanks in enumerate(scaffold.blank.sum(dim=1).tolist()):
+            steps = min(config.steps, blanks)
+            own = transfer_schedule(scaffold.blank[row : row + 1], steps, config.schedule)
+            quota[row, 0, :steps] = own[0]
+        return replace(
+            canvas,
+            tokens=scaffold.tokens.clone(),  # the loop writes to its canvas
+            undecided=scaffold.blank.clone(),
+            confidence=scaffold.given.float(),
+            decided_at=scaffold.given.long() - 1,
+            quota=quota,
+            rules=scaffold.rules,
         )
 
     def select(self, rows: Tensor) -> "Canvas":

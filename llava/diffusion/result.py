@@ -95,8 +95,9 @@ class Decoded:
 
     sequences: (B, R) ids, pad behind a row's end token. confidence: (B, R) fp32, the share of the
     full softmax the token had when it was accepted. decided_at: (B, R) the row's pass (from 0)
-    that accepted it, -1 behind the end. nfe: (B,) denoising passes each row took; guidance_passes
-    (B,) the unconditional ones beside them. counters: what the whole batch cost.
+    that accepted it, -1 behind the end; text that was given has confidence 1 and pass 0.
+    nfe: (B,) denoising passes each row took; guidance_passes (B,) the unconditional ones beside
+    them. counters: what the whole batch cost.
     history: on request (T, B, R), the canvas after every pass, the mask token where undecided.
     """
 
@@ -112,3 +113,10 @@ class Decoded:
     def prefill_passes(self) -> int:
         """Passes over the prefix alone: 1, under guidance 2, without a cache 0."""
         return self.counters.prefill_calls
+
+    def select(self, rows: Tensor) -> "Decoded":
+        """Some rows of the batch; the counters stay those of all of it. rows: (B',) indices."""
+        tensors = ("sequences", "confidence", "decided_at", "nfe", "guidance_passes")
+        history = None if self.history is None else self.history[:, rows]
+        chosen = {name: getattr(self, name)[rows] for name in tensors}
+        return Decoded(**chosen, counters=self.counters, history=history)

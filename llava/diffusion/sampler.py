@@ -16,6 +16,7 @@ from torch import Tensor
 from llava.diffusion.acceptance import accept, consider
 from llava.diffusion.canvas import Canvas
 from llava.diffusion.config import SamplingConfig
+from llava.diffusion.infill import Scaffold
 from llava.diffusion.masking import row_seed
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions, Step
 
@@ -45,13 +46,19 @@ def denoise(
     unconditional: Denoiser | None = None,
     device: torch.device | str = "cpu",
     options: DecodeOptions = NO_OPTIONS,
+    scaffold: Scaffold | None = None,
 ) -> Decoded:
     """Decode `batch` canvases. `unconditional` is the denoiser of guidance (its prefix is masked).
 
+    scaffold: what is given of the canvases (`infill`), by default nothing.
     A row whose positions before its first end token are all decided is finished and leaves the
     batch. In fp32 a row's tokens do not depend on the other rows.
     """
-    whole = Canvas.blank(config, options.seeds(batch), mask_token_id, torch.device(device))
+    seeds, forbidden = options.seeds(batch), None
+    if scaffold is None:
+        whole = Canvas.blank(config, seeds, mask_token_id, torch.device(device))
+    else:
+        whole, forbidden = Canvas.given(scaffold, config, seeds, mask_token_id), scaffold.forbidden
     canvas = whole.select(whole.origin)
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
     history = [whole.tokens[None][:0]]
@@ -59,7 +66,7 @@ def denoise(
         block, window = canvas.current_window()
         seen = (canvas.tokens, window, block)
         logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
-        accepted = _decide(canvas, logits, block, window, config, mask_token_id)
+        accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
         if options.on_step is not None:
             step = Step(index, canvas.origin, canvas.tokens, canvas.undecided, accepted)
             options.on_step(step)
@@ -104,15 +111,17 @@ def _decide(
     window: Tensor,
     config: SamplingConfig,
     mask_token_id: int,
+    forbidden: Tensor | None,
 ) -> Tensor:
     """One step: propose a token at every position of `window` (B, R), accept some of them.
 
-    Writes to the loop's own canvas. block: (B,) the block each row is in. Returns what was
-    accepted (B, R).
+    Writes to the loop's own canvas. block: (B,) the block each row is in. forbidden: (C, V)
+    of a scaffold. Returns what was accepted (B, R).
     """
     places = zip(canvas.seed.tolist(), canvas.nfe.tolist(), strict=True)
     seeds = [row_seed(config.seed, own, step) for own, step in places]
-    proposal = consider(logits, window, mask_token_id, config, seeds)
+    banned = None if forbidden is None else forbidden[canvas.rules[window]]
+    proposal = consider(logits, window, mask_token_id, config, seeds, banned)
     accepted = accept(proposal, window, canvas.current_quota(block), config)
     canvas.keep(accepted, proposal.tokens, proposal.probability, block)
     return accepted

@@ -168,11 +168,11 @@ class LlavaOnevisionQwen(lmms):
     def _request(self, instance: Instance) -> "Request":
         from llava.inference import Request
 
-        prompt, _, doc_to_visual, *_ = instance.args
+        prompt, _, doc_to_visual, doc_id, *_ = instance.args
         images = tuple(doc_to_visual(self._document(instance)))
         if IMAGE_PLACEHOLDER not in prompt:
             prompt = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt
-        return Request(images=images, prompt=prompt)
+        return Request(images=images, prompt=prompt, seed=doc_id)
 
     def _record(self, instance: Instance, request: "Request", report: "Report") -> Prediction:
         assert self.writer is not None

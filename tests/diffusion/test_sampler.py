@@ -76,7 +76,9 @@ def test_the_most_confident_are_decided_first_and_blocks_from_left_to_right(tabl
 
 def test_the_confidence_is_the_share_of_the_full_softmax(table):
     rows = torch.ones(3, 8, dtype=torch.bool)
-    tokens, probability = propose(table[rows], rows, MASK, 0.0, [0, 0, 0])
+    tokens, probability = propose(
+        table[rows], table[rows].logsumexp(-1), rows, MASK, 0.0, [0, 0, 0]
+    )
     expected = table.softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
     torch.testing.assert_close(probability, expected)
     assert probability.max() < 0.5  # the mask token keeps its share
@@ -150,7 +152,7 @@ def test_the_callback_sees_every_pass_and_the_history_holds_its_canvas(table):
 def test_sampling_follows_the_softmax():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0]).repeat(4000, 1)
     rows = torch.ones(4000, 1, dtype=torch.bool)
-    tokens, _ = propose(logits, rows, 3, 1.0, list(range(4000)))
+    tokens, _ = propose(logits, logits.logsumexp(-1), rows, 3, 1.0, list(range(4000)))
     share = torch.bincount(tokens.flatten(), minlength=4) / 4000
     torch.testing.assert_close(share, logits[0].softmax(-1), atol=0.03, rtol=0)
 

@@ -98,7 +98,7 @@ class BlockDenoiser:
             past = self.prefix.select(index).layers
         self.counters.add_pass(tokens.shape[:2].numel())
         self.counters.add_rows(tokens.shape[:2].numel(), width + length, len(self.layers))
-        mask = key_mask([prompt.mask, None], [width, length])
+        mask = prompt.keys(length)
         hidden, own = self.model.decode_pass(tokens, positions, past, mask)
         first = width + length - tokens.shape[1]
         for kept, new in zip(self.layers, own, strict=True):
@@ -134,5 +134,7 @@ class BlockDenoiser:
         if self.dual:
             kept = kept | (position >= start[:, None] + count)
         real = torch.arange(prompt.embeds.shape[1], device=start.device) < prompt.length[:, None]
-        own = start[:, None] + torch.arange(count, device=start.device) < length
+        place = start[:, None] + torch.arange(count, device=start.device)
+        limit = length if prompt.canvas_length is None else prompt.canvas_length[:, None]
+        kept, own = kept & (position < limit), place < limit
         return torch.cat([real, kept], dim=1), own

@@ -7,12 +7,14 @@ loop, and one of the denoisers (`denoising`, `block_cache`, `interval_cache`) an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llava.diffusion.cache import Layers, PrefixCache, resolve_cache
+from llava.diffusion.infill import Scaffold
 from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
 from llava.diffusion.sampler import Denoiser, SamplingConfig, denoise
 from llava.model.language_model.attention import key_mask, keys_values, layer_pass
@@ -55,11 +57,19 @@ class Decoding:
         attention_mask: Tensor | None,
         config: SamplingConfig,
         options: DecodeOptions = NO_OPTIONS,
+        scaffold: Scaffold | None = None,
     ) -> Decoded:
-        """`generate_with_embeds` with its settings already checked."""
-        counters = Counters()
-        denoiser, unconditional = self.denoisers(inputs_embeds, attention_mask, config, counters)
-        result = self.run_loop(denoiser, unconditional, len(inputs_embeds), config, options)
+        """`generate_with_embeds` with its settings already checked.
+
+        scaffold: N canvases that are partly given, instead of a blank one behind each prompt; they
+        and options.row_seeds go by canvas, and so does the result. Needs config.gen_length = R.
+        """
+        counters, batch = Counters(), len(inputs_embeds)
+        denoisers = self.denoisers(inputs_embeds, attention_mask, config, counters)
+        if scaffold is not None:
+            scaffold, batch = scaffold.to(inputs_embeds.device), len(scaffold.prompt)
+            denoisers = tuple(one and _behind_each(one, scaffold) for one in denoisers)
+        result = self.run_loop(*denoisers, batch, config, options, scaffold)
         result.counters = counters
         return result
 
@@ -70,6 +80,7 @@ class Decoding:
         batch: int,
         config: SamplingConfig,
         options: DecodeOptions,
+        scaffold: Scaffold | None = None,
     ) -> Decoded:
         """The loop over denoisers that are already made, with this model's special tokens."""
         return denoise(
@@ -82,6 +93,7 @@ class Decoding:
             unconditional=unconditional,
             device=self.model.embed_tokens.weight.device,
             options=options,
+            scaffold=scaffold,
         )
 
     def denoisers(
@@ -168,6 +180,14 @@ class Decoding:
         return tuple(
             (embedding.new_zeros(shape), embedding.new_zeros(shape)) for _ in self.model.layers
         )
+
+
+def _behind_each(
+    denoiser: PromptDenoiser | BlockDenoiser | IntervalDenoiser, scaffold: Scaffold
+) -> Denoiser:
+    """The denoiser of each canvas, from that of each prompt: prompts were computed once."""
+    expanded = denoiser.select(scaffold.prompt)
+    return replace(expanded, prompt=replace(expanded.prompt, canvas_length=scaffold.length))
 
 
 def token_sampling(settings: Mapping[str, Any]) -> SamplingConfig:

@@ -24,13 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A batch of prompts. embeds: (B, P, D), right-padded. length: (B,)."""
+    """A batch of prompts. embeds: (B, P, D), right-padded. length: (B,).
+
+    canvas_length: (B,) how much of the canvas is behind each, None when all of it is.
+    """
 
     embeds: Tensor
     length: Tensor
+    canvas_length: Tensor | None = None
 
     def select(self, rows: Tensor) -> Prompt:
-        return Prompt(self.embeds[rows], self.length[rows])
+        canvas = None if self.canvas_length is None else self.canvas_length[rows]
+        return Prompt(self.embeds[rows], self.length[rows], canvas)
+
+    def canvas_mask(self, length: int) -> Tensor | None:
+        """(B, R) bool, or None when no canvas is padded."""
+        if self.canvas_length is None:
+            return None
+        position = torch.arange(length, device=self.length.device)
+        return ragged(position < self.canvas_length[:, None])
+
+    def keys(self, length: int) -> Tensor | None:
+        """Which columns of prompt and canvas, side by side, are real: a mask for attention."""
+        widths = [self.embeds.shape[1], length]
+        return key_mask([self.mask, self.canvas_mask(length)], widths)
 
     @property
     def mask(self) -> Tensor | None:
@@ -90,7 +107,7 @@ class PromptDenoiser:
         (batch, length, _), width = answers.shape, self.prompt.embeds.shape[1]
         self.counters.add_pass(batch * length)
         self.counters.add_rows(batch * length, width + length, self._layers)
-        keys = key_mask([self.cache.prefix_mask, None], [width, length])
+        keys = self.prompt.keys(length)
         positions = self.prompt.canvas_positions(length)
         return self.model.decode_pass(answers, positions, self.cache.layers, keys)[0]
 
@@ -100,8 +117,10 @@ class PromptDenoiser:
         self.counters.add_pass(batch * (width + length))
         self.counters.add_prefix(batch * width, width, self._layers)
         self.counters.add_rows(batch * length, width + length, self._layers)
-        prefix, length_of = self.prompt.embeds, self.prompt.length
-        return self.model.shared_prefix_pass(prefix, answers, length_of, self.prompt.mask, None)[1]
+        prompt, canvas_mask = self.prompt, self.prompt.canvas_mask(length)
+        return self.model.shared_prefix_pass(
+            prompt.embeds, answers, prompt.length, prompt.mask, canvas_mask
+        )[1]
 
     def _recompute_full(self, answers: Tensor) -> Tensor:
         """Everything attends to everything, prefix and canvas in one pass. Returns (B, R, D)."""
@@ -109,7 +128,7 @@ class PromptDenoiser:
         self.counters.add_pass(batch * (width + length))
         self.counters.add_rows(batch * (width + length), width + length, self._layers)
         both = torch.cat([self.prompt.embeds, answers], dim=1)
-        mask = key_mask([self.prompt.mask, None], [width, length])
+        mask = self.prompt.keys(length)
         positions = self.prompt.all_positions(length)
         return self.model.decode_pass(both, positions, None, mask)[0][:, width:]
 

@@ -20,7 +20,6 @@ from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
 from llava.model.language_model.attention import (
     attend_to,
-    key_mask,
     keys_of,
     keys_values,
     values_of,
@@ -129,7 +128,7 @@ class _Pass:
         self.prompt_rope = self.model.model.rotary_emb(embeds, own)
         positions = self.prompt.canvas_positions(self.length)
         self.canvas_rope = self.model.model.rotary_emb(embeds, positions)
-        self.mask = key_mask([self.prompt.mask, None], [width, self.length])
+        self.mask = self.prompt.keys(self.length)
 
     def run(
         self, layer: nn.Module, state: LayerState, prompt: Tensor | None, canvas: Tensor
@@ -168,6 +167,8 @@ class _Pass:
             keys = keys_of(attention, normed, self.canvas_rope)
         else:
             moved = _similarity(values, state.canvas[1])
+            real = self.prompt.canvas_mask(length)
+            moved = moved if real is None else moved.masked_fill(~real, torch.inf)
             count = max(1, int(self.update_ratio * length))
             chosen = moved.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
             new = keys_of(attention, _take(normed, chosen), self._rope_of(chosen))

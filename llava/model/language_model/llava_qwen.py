@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
+from llava.diffusion.infill import Scaffold
 from llava.diffusion.masking import Noise
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
@@ -118,10 +119,11 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         config: SamplingConfig,
         options: DecodeOptions = NO_OPTIONS,
         image_sizes: Tensor | None = None,
+        scaffold: Scaffold | None = None,
     ) -> Decoded:
-        """`generate` with its settings already checked."""
+        """`generate` with its settings already checked; scaffold as in `decode`."""
         embeds, splice = self.embed_with_images(input_ids, attention_mask, images, image_sizes)
-        decoded = self.decode(embeds, splice.attention_mask, config, options)
+        decoded = self.decode(embeds, splice.attention_mask, config, options, scaffold)
         if images is not None and len(images):
             decoded.counters.tower_calls, decoded.counters.images = 1, len(images)
         return decoded
