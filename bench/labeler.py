@@ -4,9 +4,10 @@
 
 Labels findings + impression as the converter cleans them and compares with the tags of the column
 `Problems`. Two reports in three were read while the rules were written, the third was held out; a
-hash of the uid says which is which. A naive keyword search runs beside the labeler. Every error
-was read and put in a class (labeler, tag, ambiguous), kept in results/labeler_errors.csv; an error
-that is not in there counts as unread. Prints uids and counts, never report text.
+hash of the uid says which is which. One rule was mended after the errors of the held-out third had
+been read; its micro-F1 was 0.959 before and after. A naive keyword search runs beside the labeler.
+Every error was read and put in a class (labeler, tag, ambiguous), see results/labeler_errors.csv;
+an error that is not in there counts as unread. Prints uids and counts, never report text.
 """
 
 from __future__ import annotations
@@ -119,8 +120,7 @@ def by_rules(policy: str) -> Read:
 
 
 def by_keywords(text: str) -> frozenset[str]:
-    """Stated when a keyword stands in a sentence where none of "no", "not", "without", "negative",
-    "free" and "clear" comes before it."""
+    """Stated when a keyword stands in a sentence and no word of denial before it."""
     found = set()
     for sentence in re.split(r"[.;]\s", text.lower()):
         for finding, words in KEYWORDS.items():

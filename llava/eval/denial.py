@@ -52,7 +52,7 @@ ENDS_DENIAL = re.compile(
 )
 DENIED_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|were|has|have|had|been|be|now|both|all|completely|fully|since|entirely"
-    r"|also|otherwise|either|interval\w*|can|could|currently) )*"
+    r"|also|either|interval\w*|can|could|currently) )*"
     rf"(?:\bnot (?:\w+ )?{SEEN}|\b(?:no longer|absent|resolved|cleared|removed|gone|disappeared"
     r"|explanted|extracted|taken out|withdrawn from|re ?(?:expanded|aerated|inflated)"
     r"|excluded|ruled out|negative|(?<!and )none|nil|subsided|drained|evacuated|unlikely)\b"
@@ -60,7 +60,8 @@ DENIED_BEFORE = re.compile(
 )
 AFFIRMS = re.compile(
     r"\b(?:is|are|was|were|has|have|there|seen|noted|present|shows?|demonstrat\w+|reveal\w*|but"
-    r"|however|although|while|with|remains?|persists?|identified|no|not|without|visible)\b"
+    r"|however|although|while|with|remains?|persists?|identified|no|not|without|visible"
+    r"|otherwise)\b"
 )
 
 

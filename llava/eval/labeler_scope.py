@@ -23,8 +23,9 @@ BEHIND = re.compile(
     r"|incompletely) \w+)\b"
 )
 ENDS = re.compile(
-    r"\b(?:but|however|although|though|whereas|while|yet|which|with|no|without"
-    r"|there (?:is|are))\b|:|, (?:a|an|the|there)\b"
+    r"\b(?:but|however|although|though|whereas|while|yet|which|no|without"
+    r"|(?<!compatible )(?<!consistent )(?<!keeping )with|there (?:is|are))\b|:|, (?:a|an|the"
+    r"|there)\b"
 )
 ENDS_AHEAD = re.compile(rf",|{ENDS.pattern}")
 ASKED = re.compile(
