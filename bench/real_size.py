@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from published import LANGUAGE, VISION
+
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 if TYPE_CHECKING:
@@ -33,30 +35,9 @@ def published_config(attention_mode: str) -> LlavaQwenDiffusionConfig:
 
     from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 
-    vision = SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=27,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-    )
+    vision = SiglipVisionConfig(**VISION)
     return LlavaQwenDiffusionConfig(
-        vocab_size=151936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40960,
-        rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
-        tie_word_embeddings=True,
-        pad_token_id=151643,
-        eos_token_id=[151645, 151643],
-        mask_token_id=151669,
-        vision_config=vision.to_dict(),
-        attention_mode=attention_mode,
+        **LANGUAGE, vision_config=vision.to_dict(), attention_mode=attention_mode
     )
 
 
