@@ -1,4 +1,4 @@
-"""How the stock Qwen3 modules attend in both directions, with or without a shared prefix.
+"""How the stock Qwen3 modules attend in both directions.
 
 Functions over one attention module or one decoder layer of transformers' Qwen3; `modeling_qwen`
 runs them layer by layer. A mask is built only when a batch is ragged, never for visibility.
@@ -20,12 +20,12 @@ def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor
 
 
 def keys_of(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    key = attention.k_norm(_heads(attention, attention.k_proj(hidden))).transpose(1, 2)
-    return _rotate(key, rope)
+    key = attention.k_norm(heads_of(attention, attention.k_proj(hidden))).transpose(1, 2)
+    return rotate(key, rope)
 
 
 def values_of(attention: nn.Module, hidden: Tensor) -> Tensor:
-    return _heads(attention, attention.v_proj(hidden)).transpose(1, 2)
+    return heads_of(attention, attention.v_proj(hidden)).transpose(1, 2)
 
 
 def attend(
@@ -58,10 +58,10 @@ def attend_to(
 
     mask: (B, 1, 1 or L, K) bool, which keys are seen.
     """
-    query = attention.q_norm(_heads(attention, attention.q_proj(hidden))).transpose(1, 2)
+    query = attention.q_norm(heads_of(attention, attention.q_proj(hidden))).transpose(1, 2)
     groups = attention.num_key_value_groups
     output = F.scaled_dot_product_attention(
-        _rotate(query, rope),
+        rotate(query, rope),
         key.repeat_interleave(groups, dim=1),
         value.repeat_interleave(groups, dim=1),
         attn_mask=mask,
@@ -70,13 +70,13 @@ def attend_to(
     return attention.o_proj(output.transpose(1, 2).flatten(2))
 
 
-def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
-    """(B, L, heads * head_dim) -> (B, L, heads, head_dim)"""
+def heads_of(attention: nn.Module, projected: Tensor) -> Tensor:
+    """(..., heads * head_dim) -> (..., heads, head_dim)"""
     return projected.unflatten(-1, (-1, attention.head_dim))
 
 
-def _rotate(heads: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of (B, heads, L, head_dim)."""
+def rotate(heads: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of (B, heads, L, head_dim), or of packed rows (T, heads, head_dim)."""
     cosine, sine = rope[0].unsqueeze(1), rope[1].unsqueeze(1)
     return heads * cosine + rotate_half(heads) * sine
 
@@ -92,32 +92,6 @@ def layer_pass(
     mixed, own = attend(layer.self_attn, layer.input_layernorm(hidden), rope, past, mask)
     hidden = hidden + mixed
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden)), own
-
-
-Segment = tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]
-"""Hidden states, rotary embedding, key mask."""
-
-
-def shared_prefix_layer(
-    layer: nn.Module, prefix: Segment, answers: Segment, keep_prefix: bool = True
-) -> tuple[Tensor, Tensor]:
-    """One layer of both passes; returns the new hidden states of prefix and answers.
-
-    prefix: hidden (B, P, D). answers: hidden (K*B, R, D), copy-major, and a mask over P + R keys.
-    keep_prefix: false in the last layer when nobody reads the prefix behind it; then only its keys
-    and values are computed, and its hidden states come back as they were.
-    Both passes are in one function, so that gradient checkpointing recomputes them together.
-    """
-    hidden, rope, mask = answers
-    prefix_hidden, prefix_rope, prefix_mask = prefix
-    if keep_prefix:
-        prefix_hidden, past = layer_pass(layer, prefix_hidden, prefix_rope, mask=prefix_mask)
-    else:
-        past = keys_values(layer.self_attn, layer.input_layernorm(prefix_hidden), prefix_rope)
-    copies = len(hidden) // len(prefix_hidden)
-    past = (past[0].repeat(copies, 1, 1, 1), past[1].repeat(copies, 1, 1, 1))
-    hidden, _ = layer_pass(layer, hidden, rope, past, mask)
-    return prefix_hidden, hidden
 
 
 def key_mask(masks: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor | None:

@@ -113,14 +113,16 @@ class PromptDenoiser:
 
     def _recompute_prefix(self, answers: Tensor) -> Tensor:
         """Prefix over itself, then the canvas over both: what the cache gives, all at once."""
-        (batch, length, _), width = answers.shape, self.prompt.embeds.shape[1]
-        self.counters.add_pass(batch * (width + length))
-        self.counters.add_prefix(batch * width, width, self._layers)
-        self.counters.add_rows(batch * length, width + length, self._layers)
-        prompt, canvas_mask = self.prompt, self.prompt.canvas_mask(length)
-        return self.model.shared_prefix_pass(
-            prompt.embeds, answers, prompt.length, prompt.mask, canvas_mask
-        )[1]
+        prompt, canvas = self.prompt, answers.shape[1]
+        canvases = prompt.canvas_length
+        if canvases is None:
+            canvases = torch.full_like(prompt.length, canvas)
+        for before, own in zip(prompt.length.tolist(), canvases.tolist(), strict=True):
+            # Packed: no padding is computed.
+            self.counters.add_prefix(before, before, self._layers)
+            self.counters.add_rows(own, before + own, self._layers)
+        self.counters.add_pass(int((prompt.length + canvases).sum()))
+        return self.model.shared_prefix_pass(prompt.embeds, answers, prompt.length, canvases)[1]
 
     def _recompute_full(self, answers: Tensor) -> Tensor:
         """Everything attends to everything, prefix and canvas in one pass. Returns (B, R, D)."""

@@ -4,9 +4,9 @@ The stock Qwen3 of transformers supplies the weights and the sub-modules, so sta
 Qwen3's; `attention` supplies how they attend. Two attention modes:
 
 full    one pass, everything attends to everything.
-prefix  two passes, layer by layer: the prefix over itself, then the answers (copies on the batch
-        axis) over [prefix keys and values, their own]. The prefix is computed once for all copies
-        of a sample, with gradients through both passes.
+prefix  the prefix over itself, the answers (K masked copies of each) over [prefix, their own]. The
+        prefix is computed once for all copies of a sample, with gradients from all of them;
+        `packing` holds how.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +27,11 @@ from llava.model.language_model.attention import (
     key_mask,
     layer_pass,
     ragged,
-    shared_prefix_layer,
     take_rows,
 )
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.decoding import Decoding
+from llava.model.language_model.packing import pack, packed_layer, unpack
 
 
 @dataclass
@@ -47,6 +47,9 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
     """The language model alone. Loads `a2d-qwen3` and plain `qwen3` checkpoints, tied or not."""
 
     config_class = Qwen3DiffusionConfig
+    pad_to_multiple_of = 1
+    _layer_pass = staticmethod(layer_pass)
+    _packed_layer = staticmethod(packed_layer)
 
     def forward(
         self,
@@ -101,9 +104,10 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             hidden = self._encode_copies(embeds, ragged(attention_mask), masked)
         else:
             start, length = answer_span(target_mask, attention_mask)
-            labels = take_rows(labels, start, length)  # (B, R)
-            masked = torch.stack([take_rows(copy, start, length) for copy in masked])
-            hidden = self._encode_answers(embeds, attention_mask, masked, start)
+            width = int(length.max())
+            labels = take_rows(labels, start, width)  # (B, R)
+            masked = torch.stack([take_rows(copy, start, width) for copy in masked])
+            hidden = self._encode_answers(embeds, masked, start, length)
         token_ce = token_cross_entropy(
             self.lm_head(hidden[masked]), labels.expand_as(masked)[masked]
         )
@@ -127,19 +131,13 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         return self.full_pass(noisy.flatten(0, 1), mask).view_as(noisy)
 
     def _encode_answers(
-        self, embeds: Tensor, attention_mask: Tensor | None, masked: Tensor, start: Tensor
+        self, embeds: Tensor, masked: Tensor, start: Tensor, length: Tensor
     ) -> Tensor:
         """Mode prefix: one prefix, K masked answers. masked: (K, B, R). Returns (K, B, R, D)."""
-        segments = split_at(embeds, attention_mask, start, masked.shape[-1])
-        noisy = self._noisy(segments.answers, masked)
-        _, answers = self.shared_prefix_pass(
-            segments.prefix,
-            noisy.flatten(0, 1),
-            start,
-            segments.prefix_mask,
-            segments.answer_mask,
-        )
-        return answers.view_as(noisy)
+        answers = self._noisy(take_rows(embeds, start, masked.shape[-1]), masked)
+        prefix = embeds[:, : int(start.max())]
+        _, hidden = self.shared_prefix_pass(prefix, answers.flatten(0, 1), start, length)
+        return hidden.view_as(answers)
 
     def _noisy(self, embeds: Tensor, masked: Tensor) -> Tensor:
         """(B, L, D) under K masks (K, B, L) -> (K, B, L, D)."""
@@ -158,20 +156,19 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         if self.config.attention_mode == "full" or prefix_length is None:
             return self.full_pass(embeds, ragged(attention_mask))
         batch, total, _ = embeds.shape
-        width = max(1, total - int(prefix_length.min()))
-        segments = split_at(embeds, attention_mask, prefix_length, width)
+        real = torch.full_like(prefix_length, total)
+        if attention_mask is not None:
+            real = attention_mask.sum(dim=1).long()
+        length = (real - prefix_length).clamp(min=1)
+        answers = take_rows(embeds, prefix_length, int(length.max()))
+        prefix = embeds[:, : int(prefix_length.max())]
         prefix, answers = self.shared_prefix_pass(
-            segments.prefix,
-            segments.answers,
-            prefix_length,
-            segments.prefix_mask,
-            segments.answer_mask,
-            keep_prefix=True,
+            prefix, answers, prefix_length, length, keep_prefix=True
         )
         prefix = F.pad(prefix, (0, 0, 0, total - prefix.shape[1]))
         offset = torch.arange(total, device=embeds.device) - prefix_length[:, None]
         row = torch.arange(batch, device=embeds.device)[:, None]
-        answers = answers[row, offset.clamp(min=0, max=width - 1)]  # back to (B, L, D)
+        answers = answers[row, offset.clamp(min=0, max=answers.shape[1] - 1)]  # back to (B, L, D)
         return torch.where((offset >= 0).unsqueeze(-1), answers, prefix)
 
     def full_pass(
@@ -187,7 +184,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         keys = key_mask([mask], [embeds.shape[1]])
         hidden = embeds
         for layer in self.model.layers:
-            hidden, _ = self._run(layer_pass, layer, hidden, rope, None, keys)
+            hidden, _ = self._run(self._layer_pass, layer, hidden, rope, None, keys)
         return self.model.norm(hidden)
 
     def shared_prefix_pass(
@@ -195,35 +192,48 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         prefix: Tensor,
         answers: Tensor,
         prefix_length: Tensor,
-        prefix_mask: Tensor | None,
-        answer_mask: Tensor | None,
+        answer_length: Tensor | None = None,
         keep_prefix: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """All layers of both passes of mode prefix.
+        """All layers of mode prefix, over a packed batch.
 
         prefix: (B, P, D). answers: (K*B, R, D), copy-major, each continuing at its sample's
-        prefix_length (B,). Masks (B, P), (B, R) or None. Returns both after the final norm; the
-        prefix is complete only with `keep_prefix` (the last layer is spared otherwise).
+        prefix_length (B,). answer_length: (B,), R when absent. Returns both after the final norm,
+        zeros on padding; the prefix only with `keep_prefix` (the last layer spares it otherwise,
+        and zeros come back).
         """
-        width, length = prefix.shape[1], answers.shape[1]
-        copies = len(answers) // len(prefix)
-        device = prefix.device
-        prefix_rope = self.model.rotary_emb(prefix, torch.arange(width, device=device)[None])
-        positions = prefix_length[:, None] + torch.arange(length, device=device)
-        answer_rope = self.model.rotary_emb(answers, positions.repeat(copies, 1))
-        prefix_keys = key_mask([prefix_mask], [width])
-        answer_keys = key_mask([prefix_mask, answer_mask], [width, length])
-        answer_keys = None if answer_keys is None else answer_keys.repeat(copies, 1, 1, 1)
+        samples, length = len(prefix), answers.shape[1]
+        if answer_length is None:
+            answer_length = torch.full_like(prefix_length, length)
+        packed = pack(
+            prefix,
+            answers.unflatten(0, (-1, samples)),
+            prefix_length,
+            answer_length,
+            padded=self._pads(prefix_length, answer_length),
+            multiple=self.pad_to_multiple_of,
+        )
+        hidden, packing = packed.hidden, packed.packing
+        cosine, sine = self.model.rotary_emb(hidden, packed.positions[None])
+        rope = (cosine[0], sine[0])
         last = len(self.model.layers) - 1
         for index, layer in enumerate(self.model.layers):
-            prefix, answers = self._run(
-                shared_prefix_layer,
-                layer,
-                (prefix, prefix_rope, prefix_keys),
-                (answers, answer_rope, answer_keys),
-                keep_prefix or index < last,
-            )
-        return self.model.norm(prefix), self.model.norm(answers)
+            spare = index == last and not keep_prefix
+            hidden = self._run(self._packed_layer, layer, hidden, rope, packing, spare)
+        hidden = self.model.norm(hidden)
+        start, end = packing.answers_start, packing.answers_end
+        if keep_prefix:
+            prefix = unpack(hidden[:start], packed.prefix_source, prefix.shape[:2])
+            hidden = hidden[start:end]
+        else:
+            prefix = torch.zeros_like(prefix)
+        return prefix, unpack(hidden, packed.answer_source, answers.shape[:2])
+
+    def _pads(self, prefix_length: Tensor, answer_length: Tensor) -> bool:
+        """Whether a batch attends padded, under a mask: `packing` says why."""
+        lengths = torch.stack([prefix_length, answer_length])
+        is_ragged = bool((lengths != lengths[:, :1]).any())
+        return self._packed_layer is not packed_layer or (is_ragged and lengths.is_cuda)
 
     def _run(self, function: Callable, *arguments: Any) -> Any:
         """Call a layer function, recomputing it in the backward pass if checkpointing is on."""
@@ -232,41 +242,16 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         return function(*arguments)
 
 
-def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, int]:
-    """Where each row's answer starts (B,) and how long the longest is.
+def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where each row's answer starts, and how long it is; (B,) each.
 
-    The answer region is everything from the first target on; a row without a target has none, and
-    all of it is prefix. target_mask: (B, L) bool. attention_mask: (B, L) or None.
+    The answer region is everything from the first target on. A row without a target is all prefix;
+    it still gets one answer position, for the model to have something to run.
+    target_mask: (B, L) bool. attention_mask: (B, L) or None.
     """
     total = target_mask.shape[1]
     real = torch.full_like(target_mask[:, 0], total, dtype=torch.long)
     if attention_mask is not None:
         real = attention_mask.sum(dim=1).long()
     start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
-    return start, max(1, int((real - start).max()))
-
-
-@dataclass(frozen=True)
-class Segments:
-    """A batch cut at each row's prefix length; a mask is None when nothing is ragged."""
-
-    prefix: Tensor  # (B, P, D)
-    answers: Tensor  # (B, R, D)
-    prefix_mask: Tensor | None  # (B, P)
-    answer_mask: Tensor | None  # (B, R)
-
-
-def split_at(embeds: Tensor, attention_mask: Tensor | None, start: Tensor, width: int) -> Segments:
-    """Cut embeds (B, L, D) at start (B,) into a prefix and `width` answer positions."""
-    position = torch.arange(embeds.shape[1], device=embeds.device)
-    real = position.expand(embeds.shape[:2]) >= 0
-    if attention_mask is not None:
-        real = attention_mask.bool()
-    prefix_width = int(start.max())
-    inside = start[:, None] + position[:width] < embeds.shape[1]
-    return Segments(
-        prefix=embeds[:, :prefix_width],
-        answers=take_rows(embeds, start, width),
-        prefix_mask=ragged(position[:prefix_width] < start[:, None]),
-        answer_mask=ragged(take_rows(real, start, width) & inside),
-    )
+    return start, (real - start).clamp(min=1)

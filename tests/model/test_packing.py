@@ -1,0 +1,153 @@
+"""Packed rows against the same batch padded, under masks, and with one sample at a time."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import llava.model.language_model.modeling_qwen as modeling_qwen
+from llava.constants import IGNORE_INDEX
+from llava.diffusion.masking import seeded_noise
+from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.language_model.packing import pack, unpack
+
+VOCABULARY = 97
+RAGGED = [(7, 5), (4, 6), (9, 0), (4, 6)]
+EVEN = [(7, 5), (7, 5)]
+NO_PROMPT = [(0, 5), (3, 4)]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = Qwen3DiffusionConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+        mask_token_id=62,
+        attention_mode="prefix",
+    )
+    return Qwen3ForMaskedDiffusion(config)
+
+
+def inputs_of(lengths, views=1):
+    """A right-padded batch with its masks, ready for `forward`."""
+    width = max(map(sum, lengths)) + 1
+    ids = torch.randint(0, 60, (len(lengths), width), generator=torch.Generator().manual_seed(1))
+    labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
+    for row, (prefix, answer) in enumerate(lengths):
+        labels[row, prefix : prefix + answer] = ids[row, prefix : prefix + answer]
+        mask[row, : prefix + answer] = 1
+    noise = [
+        seeded_noise(labels != IGNORE_INDEX, [10 * view + row for row in range(len(lengths))])
+        for view in range(views)
+    ]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "noise": noise}
+
+
+def loss_and_gradients(model, **inputs):
+    model.zero_grad()
+    output = model(**inputs)
+    output.loss.backward()
+    return output.sample_loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def pad_always(monkeypatch):
+    monkeypatch.setattr(Qwen3ForMaskedDiffusion, "_pads", lambda *_: True)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("lengths", [RAGGED, EVEN, NO_PROMPT])
+def test_padded_attention_gives_the_loss_and_gradients_of_groups(
+    model, monkeypatch, lengths, multiple
+):
+    inputs = inputs_of(lengths, views=2)
+    loss, grouped = loss_and_gradients(model, **inputs)
+    pad_always(monkeypatch)
+    model.pad_to_multiple_of = multiple
+    padded_loss, padded = loss_and_gradients(model, **inputs)
+    torch.testing.assert_close(padded_loss, loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in grouped.items():
+        torch.testing.assert_close(padded[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_filler_rows_change_nothing(model):
+    inputs = inputs_of(RAGGED)
+    loss, gradients = loss_and_gradients(model, **inputs)
+    model.pad_to_multiple_of = 64
+    rounded_loss, rounded = loss_and_gradients(model, **inputs)
+    torch.testing.assert_close(rounded_loss, loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(rounded[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_only_real_tokens_reach_the_layers_and_only_answers_the_last_mlp(model):
+    rows = []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    model(**inputs_of(EVEN, views=2))
+    assert rows == [2 * (7 + 4 * 5), 2 * (7 + 4 * 5), 2 * 4 * 5]
+    rows.clear()
+    model(**inputs_of(RAGGED))
+    real = 7 + 4 + 9 + 4 + 2 * (5 + 6 + 1 + 6)  # the sample without an answer runs one position
+    assert rows == [real, real, 2 * (5 + 6 + 1 + 6)]
+
+
+def test_unpack_undoes_pack():
+    prefix, answers = torch.randn(3, 4, 2), torch.randn(2, 3, 5, 2)
+    lengths = torch.tensor([4, 2, 0]), torch.tensor([5, 1, 3])
+    packed = pack(prefix, answers, *lengths, padded=False, multiple=16)
+    start, end = packed.packing.answers_start, packed.packing.answers_end
+    assert (start, end, len(packed.hidden)) == (6, 6 + 2 * 9, 32)
+    back = unpack(packed.hidden[start:end], packed.answer_source, (2, 3, 5))
+    real = torch.arange(5) < lengths[1][:, None]
+    assert torch.equal(back, answers * real[None, :, :, None])
+    assert packed.positions[start:end].tolist()[:5] == [4, 5, 6, 7, 8]
+
+
+class VocabularyRows(TorchDispatchMode):
+    """The most rows of a tensor as wide as the vocabulary that any operation makes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for each in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(each, torch.Tensor) and each.dim() and each.shape[-1] == VOCABULARY:
+                self.most = max(self.most, each.numel() // VOCABULARY)
+        return output
+
+
+@pytest.mark.parametrize("mode", ["full", "prefix"])
+def test_no_tensor_holds_a_vocabulary_for_rows_nobody_reads(model, mode):
+    model.config.attention_mode = mode
+    inputs = inputs_of(RAGGED)
+    with VocabularyRows() as seen:
+        model(**inputs).loss.backward()
+    targets = int((inputs["labels"] != IGNORE_INDEX).sum())
+    assert 0 < seen.most <= max(targets, model.config.hidden_size)  # the head's own transpose
+
+
+def test_gradient_checkpointing_keeps_loss_and_gradients_with_several_views(model, monkeypatch):
+    model.train()
+    inputs = inputs_of(RAGGED, views=2)
+    loss, gradients = loss_and_gradients(model, **inputs)
+    model.activation_checkpointing_enable()
+    layers, original = [], modeling_qwen.checkpoint
+
+    def recording(function, layer, *arguments, **settings):
+        layers.append(layer)
+        return original(function, layer, *arguments, **settings)
+
+    monkeypatch.setattr(modeling_qwen, "checkpoint", recording)
+    again, recomputed = loss_and_gradients(model, **inputs)
+    assert layers == list(model.model.layers)
+    torch.testing.assert_close(again, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient)
