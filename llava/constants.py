@@ -21,3 +21,5 @@ SYSTEM_PROMPT = (
 ASSISTANT_PROMPT = "<image>\nProvide a detailed description of the findings in the radiology image."
 CLINICAL_PROMPT = "Following clinical context:"
 CLINICAL_FIELDS = ("indication", "comparison", "history", "technique")
+PRIOR_REPORT = "Prior report:"
+"""Label of the last field of the context: the report of the study before."""

@@ -7,6 +7,7 @@ highest; MONOCHROME1 inverted last. `mm_utils.load_image` calls it; pydicom is i
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _UNREADABLE = (
-    *(OSError, ValueError, EOFError, struct.error, RuntimeError),
+    *(OSError, ValueError, EOFError, struct.error, RuntimeError, zlib.error),
     *(AttributeError, KeyError, IndexError, TypeError),
 )
 """What pydicom and its codecs raise on files that break the standard."""
+_PREAMBLE = 128 + len(b"DICM") + 12
+"""Bytes before the group of file meta information that its own length counts."""
 
 
 def read_dicom(file: Path, where: str) -> Image.Image:
@@ -30,13 +33,13 @@ def read_dicom(file: Path, where: str) -> Image.Image:
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
-        from pydicom.pixels import pixel_array
     except ImportError as error:
         raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
     try:
+        _check_deflated(file, where)
         dataset = pydicom.dcmread(file)
         _check_dicom(dataset, where)
-        return _frame_to_rgb(dataset, pixel_array(dataset), where)
+        return _frame_to_rgb(dataset, _decode(dataset, where), where)
     except ImageError:
         raise
     except InvalidDicomError as error:
@@ -44,6 +47,40 @@ def read_dicom(file: Path, where: str) -> Image.Image:
     except _UNREADABLE as error:
         raise ImageError(
             f"{where} cannot be read: {error}; the file is damaged, replace it or drop its entry"
+        ) from error
+
+
+def _check_deflated(file: Path, where: str) -> None:
+    """Raises ImageError when a deflated file would swell beyond any picture: pydicom inflates all
+    of it before its size can be asked."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    limit, meta = Image.MAX_IMAGE_PIXELS, read_file_meta_info(file)
+    if limit is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    deflated = file.read_bytes()[_PREAMBLE + meta.FileMetaInformationGroupLength :]
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    if len(inflater.decompress(deflated, 4 * limit)) == 4 * limit:
+        raise ImageError(
+            f"{where} inflates to {4 * limit} bytes or more; the limit against decompression bombs "
+            f"is {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
+def _decode(dataset: Dataset, where: str) -> np.ndarray:
+    """(H, W) as stored or (H, W, 3) in RGB. Raises ImageError where every codec gives up."""
+    from pydicom.pixels import get_decoder, pixel_array
+
+    try:
+        return pixel_array(dataset)
+    except RuntimeError as error:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        others = "; ".join(get_decoder(syntax).missing_dependencies)
+        message = " ".join(str(error).split())
+        raise ImageError(
+            f"{where}, stored as {syntax.name}, cannot be decoded: {message}; "
+            f"the file is damaged, or needs another codec: {others or 'none is known'}"
         ) from error
 
 

@@ -59,6 +59,8 @@ def check_size(width: int, height: int, where: str) -> None:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode of JPEG and PNG -> RGB: 16 bits scaled, transparency laid on black."""
+    if picture.mode == "F":
+        raise ImageError("a picture of floating-point values has no known range; scale it first")
     if picture.mode.startswith("I"):
         return grey_to_rgb(_scale_depth(picture))
     if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:

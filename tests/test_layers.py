@@ -36,6 +36,7 @@ LAYERS = {
     "llava.model.siglip_encoder": 2,
     "llava.model.weights": 2,
     "llava.data.cleaning": 2,
+    "llava.data.context": 2,
     "llava.data.counts": 2,
     "llava.data.entries": 2,
     "llava.data.entry": 2,

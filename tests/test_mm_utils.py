@@ -13,6 +13,7 @@ from llava.mm_utils import (
     load_image_processor,
     process_images,
     resolve_image_path,
+    to_rgb,
 )
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
@@ -130,6 +131,19 @@ def test_the_exif_orientation_is_applied(saved, name):
     loaded = load_image(path)
     assert loaded.size == upright.size
     np.testing.assert_allclose(grey(loaded), RAMP, atol=3)
+
+
+def test_the_exif_orientation_of_a_16_bit_png_is_applied(saved):
+    upright = RAMP.astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(Image.fromarray(np.rot90(upright).copy()), exif=exif.tobytes())
+    np.testing.assert_allclose(grey(load_image(path)), RAMP, atol=1)
+
+
+def test_floating_point_values_without_a_range_are_refused():
+    with pytest.raises(ImageError, match="floating-point values has no known range"):
+        to_rgb(Image.fromarray(np.zeros((2, 2), dtype=np.float32)))
 
 
 # --- broken files ---

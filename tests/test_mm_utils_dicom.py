@@ -1,5 +1,6 @@
 """Reading DICOM files: the picture that a viewer would show, or an error that names the file."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,82 @@ def test_a_colour_picture_keeps_its_colours(dicom):
 
 def test_content_counts_more_than_the_suffix(dicom):
     assert load_image(dicom(RAMP, "named.jpg")).size == (64, 48)
+
+
+def test_signed_values_of_12_bits_are_read_with_their_sign(dicom):
+    stored = ((RAMP.astype(int) - 2048) & 0xFFF).astype(np.uint16)
+    path = dicom(stored, BitsStored=12, HighBit=11, PixelRepresentation=1)
+    np.testing.assert_allclose(grey(load_image(path))[0], np.linspace(0, 255, 64), atol=1)
+
+
+def test_bits_above_the_stored_ones_are_not_part_of_the_picture(dicom):
+    path = dicom(RAMP | 0x8000, BitsStored=12, HighBit=11)
+    np.testing.assert_allclose(grey(load_image(path))[0], np.linspace(0, 255, 64), atol=1)
+
+
+def test_colours_stored_as_luminance_and_chrominance_come_back(dicom):
+    colours = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    stored = np.asarray(Image.fromarray(colours).convert("YCbCr"))
+    loaded = np.asarray(load_image(dicom(stored, PhotometricInterpretation="YBR_FULL")))
+    np.testing.assert_allclose(loaded.astype(int), colours, atol=2)
+
+
+# --- transfer syntaxes ---
+
+
+@pytest.mark.parametrize("name", ["ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian"])
+def test_every_way_to_write_plain_pixels_gives_the_same_picture(dicom, name):
+    plain = load_image(dicom(RAMP, "plain.dcm"))
+    other = load_image(dicom(RAMP, syntax=getattr(pydicom.uid, name)))
+    assert np.array_equal(np.asarray(plain), np.asarray(other))
+
+
+def test_run_length_encoding_is_read(dicom):
+    path = dicom(RAMP)
+    plain, dataset = np.asarray(load_image(path)), pydicom.dcmread(path)
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(path)
+    assert np.array_equal(np.asarray(load_image(path)), plain)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "pixels", "codec"),
+    [
+        ("JPEGBaseline8Bit", (RAMP // 16).astype(np.uint8), "JPEG"),
+        ("JPEG2000Lossless", RAMP, "JPEG2000"),
+        ("JPEG2000", (RAMP // 16).astype(np.uint8), "JPEG2000"),
+    ],
+)
+def test_jpeg_and_jpeg_2000_inside_a_dicom_file_are_read(dicom, syntax, pixels, codec):
+    path = dicom(pixels, syntax=getattr(pydicom.uid, syntax), PixelData=encoded(pixels, codec))
+    np.testing.assert_allclose(grey(load_image(path)), grey(load_image(dicom(pixels))), atol=3)
+
+
+def encoded(pixels, codec):
+    """One frame as Pillow compresses it."""
+    from pydicom.encaps import encapsulate
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, codec)
+    return encapsulate([stream.getvalue()])
+
+
+def test_a_frame_that_no_installed_codec_decodes_says_which_might(dicom):
+    pixels, syntax = RAMP, pydicom.uid.JPEGExtended12Bit
+    data = encoded((RAMP // 16).astype(np.uint8), "JPEG")
+    path = dicom(pixels, syntax=syntax, BitsStored=12, HighBit=11, PixelData=data)
+    with pytest.raises(ImageError, match=r"as JPEG Extended.*12-bit.*another codec: .*pylibjpeg"):
+        load_image(path)
+
+
+def test_a_deflated_file_that_swells_beyond_the_limit_is_not_inflated(dicom, monkeypatch):
+    pixels = np.zeros((2000, 2000), dtype=np.uint8)
+    path = dicom(pixels, syntax=pydicom.uid.DeflatedExplicitVRLittleEndian)
+    assert path.stat().st_size < pixels.size // 100
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels.size // 4)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ImageError, match=r"inflates to 4000000 bytes or more.*decompression bombs"):
+        load_image(path)
 
 
 # --- errors ---

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import END_OF_TEXT, IGNORE_INDEX
 from llava.conversation import Encoded, encode_conversation, token_id
+from llava.data.context import ContextDropout
 from llava.data.entry import Entry
 from llava.image_layout import ImageLayout
 from llava.mm_utils import load_image, picture_sizes, process_images
@@ -55,7 +56,7 @@ class ReportDataset(Dataset):
     """Entries as samples: {"input_ids", "labels", "images", "image_sizes", "sample_index"}.
 
     layout: the model's, how images become views and how many tokens they take; None where no entry
-    has an image. max_length: longest sample in tokens.
+    has an image. max_length: longest sample in tokens. dropout: of clinical context, for training.
     """
 
     def __init__(
@@ -68,14 +69,20 @@ class ReportDataset(Dataset):
         max_length: int = 8192,
         version: str = "qwen",
         fill: AnswerFill | None = None,
+        dropout: ContextDropout | None = None,
     ) -> None:
         self.entries, self.tokenizer, self.image_processor = entries, tokenizer, image_processor
         self.layout, self.max_length, self.version = layout, max_length, version
-        self.fill = fill or AnswerFill()
+        self.fill, self.dropout = fill or AnswerFill(), dropout
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # one for all workers
         self.end_of_text = token_id(tokenizer, END_OF_TEXT)
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def set_epoch(self, epoch: int) -> None:
+        """What is drawn anew in every epoch is drawn for this one from now on."""
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
@@ -93,7 +100,8 @@ class ReportDataset(Dataset):
         }
 
     def _encode(self, entry: Entry, index: int, image_tokens: Sequence[int]) -> Encoded:
-        encoded = encode_conversation(entry.messages, self.tokenizer, self.version)
+        messages = self._messages(entry, index)
+        encoded = encode_conversation(messages, self.tokenizer, self.version)
         answer_length = len(encoded.labels) - encoded.answer_start
         fill = self.fill.count(answer_length, index)
         encoded.add([self.end_of_text] * fill, target=True)
@@ -106,6 +114,18 @@ class ReportDataset(Dataset):
                 "image tokens (mm_spatial_pool_stride): it is never cut"
             )
         return encoded
+
+    def _messages(self, entry: Entry, index: int) -> Sequence[dict[str, str]]:
+        """The turns of an entry, the human ones with the context that this epoch leaves them."""
+        if self.dropout is None:
+            return entry.messages
+        epoch = int(self._epoch)
+        return [
+            m | {"value": self.dropout.apply(m["value"], epoch, index, turn)}
+            if m["from"] == "human"
+            else m
+            for turn, m in enumerate(entry.messages)
+        ]
 
 
 @dataclass(frozen=True)

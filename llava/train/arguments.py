@@ -62,6 +62,9 @@ class DataArguments:
     answer_fill: str = option(
         "canvas", "end-of-text behind the answer", ("canvas", "random", "tight")
     )
+    context_dropout: float = option(
+        0.0, "probability that a field of the clinical context is left out, drawn every epoch"
+    )
     answer_canvas: int = option(128, "positions that `canvas` fills and `random` fills at most")
 
 

@@ -101,18 +101,23 @@ def build_trainer(arguments: Arguments, loaded: Loaded) -> LLaDATrainer:
             "mm_projector.": run.mm_projector_lr or training.learning_rate,
         },
         args=training,
-        train_dataset=build_dataset(arguments, loaded, arguments.data.data_path),
+        train_dataset=build_dataset(
+            arguments, loaded, arguments.data.data_path, arguments.data.context_dropout
+        ),
         eval_dataset=build_dataset(arguments, loaded, evaluation) if evaluation else None,
         data_collator=Collator(loaded.model.config.pad_token_id),
         callbacks=_callbacks(),
     )
 
 
-def build_dataset(arguments: Arguments, loaded: Loaded, data_path: str) -> ReportDataset:
+def build_dataset(
+    arguments: Arguments, loaded: Loaded, data_path: str, context_dropout: float = 0.0
+) -> ReportDataset:
+    from llava.data.context import ContextDropout
     from llava.data.dataset import AnswerFill, ReportDataset
     from llava.data.entries import load_entries
 
-    data = arguments.data
+    data, seed = arguments.data, arguments.training.seed
     return ReportDataset(
         load_entries(data_path, data.image_folder or None),
         loaded.tokenizer,
@@ -120,14 +125,16 @@ def build_dataset(arguments: Arguments, loaded: Loaded, data_path: str) -> Repor
         layout=loaded.model.image_layout,
         max_length=loaded.context_len,
         version=arguments.model.version,
-        fill=AnswerFill(data.answer_fill, data.answer_canvas, arguments.training.seed),
+        fill=AnswerFill(data.answer_fill, data.answer_canvas, seed),
+        dropout=ContextDropout(context_dropout, seed) if context_dropout else None,
     )
 
 
 def _callbacks() -> list[TrainerCallback]:
+    from llava.train.epoch import TellEpoch
     from llava.train.progress import ProgressBar
 
-    return [ProgressBar()]
+    return [ProgressBar(), TellEpoch()]
 
 
 def _leave_process_group() -> None:
