@@ -59,14 +59,15 @@ def attend_to(
     mask: (B, 1, 1 or L, K) bool, which keys are seen.
     """
     query = attention.q_norm(heads_of(attention, attention.q_proj(hidden))).transpose(1, 2)
-    groups = attention.num_key_value_groups
+    (batch, heads, length, width), groups = query.shape, attention.num_key_value_groups
+    # The queries that share a key head follow one another, so that no key or value is repeated.
+    query = rotate(query, rope).reshape(batch, heads // groups, groups * length, width)
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, groups, 1)
     output = F.scaled_dot_product_attention(
-        rotate(query, rope),
-        key.repeat_interleave(groups, dim=1),
-        value.repeat_interleave(groups, dim=1),
-        attn_mask=mask,
-        scale=attention.scaling,
+        query, key, value, attn_mask=mask, scale=attention.scaling
     )
+    output = output.view(batch, heads, length, width)
     return attention.o_proj(output.transpose(1, 2).flatten(2))
 
 
