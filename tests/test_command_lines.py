@@ -16,6 +16,7 @@ MODULES = (
     "llava.train.train",
     "llava.train.demo_backbones",
     "llava.eval.evaluate",
+    "llava.eval.external",
     "llava.eval.phantom_results",
     "llava.generate",
 )

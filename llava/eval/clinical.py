@@ -73,8 +73,13 @@ def positives(texts: Sequence[str], policy: str) -> np.ndarray:
     return np.array(rows, dtype=bool).reshape(len(texts), len(FINDINGS))
 
 
-def agreement(references: np.ndarray, predictions: np.ndarray, policy: str) -> ClinicalScores:
-    """The scores of two tables of `positives`, for instance of resampled rows."""
+def agreement(
+    references: np.ndarray, predictions: np.ndarray, policy: str, labeler: str = LABELER
+) -> ClinicalScores:
+    """The scores of two tables of `positives`, for instance of resampled rows.
+
+    labeler: who read the reports, for the output.
+    """
     agreed = (references & predictions).sum(axis=0)
     stated, found = references.sum(axis=0), predictions.sum(axis=0)
     counts = {
@@ -85,7 +90,7 @@ def agreement(references: np.ndarray, predictions: np.ndarray, policy: str) -> C
     macro_5, macro_5_over = _macro(counts, FIVE)
     return ClinicalScores(
         policy=policy,
-        labeler=LABELER,
+        labeler=labeler,
         n=len(references),
         micro_14=_micro(counts, FINDINGS),
         micro_5=_micro(counts, FIVE),

@@ -1,0 +1,247 @@
+"""Clinical metrics of others, where the user has their package and weights.
+
+    python -m llava.eval.external --metric radgraph --predictions exp/run
+
+    predictions.jsonl -> the metric's own package -> external_METRIC.json beside the predictions
+
+Each metric is one small adapter below; its package is imported when asked for. Nothing here needs
+torch or transformers, so that a package with other versions of them runs in an environment of its
+own: only this repository on PYTHONPATH. A metric that cannot run is an error with the remedy and
+leaves no file behind, never a zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+
+
+class UnavailableError(RuntimeError):
+    """The metric cannot run here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ExternalScore:
+    """What one metric says about a run.
+
+    values: in the metric's own names. per_sample: id -> value, of the metric's main value; empty
+    where it has none per report. n_scored: reports that `values` covers, of `n`; `note` says how
+    the `n_empty` predictions without text were counted, and which way is better.
+    """
+
+    metric: str
+    package: str
+    note: str
+    n: int
+    n_empty: int
+    n_scored: int
+    values: dict[str, Any]
+    per_sample: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """package: as pip knows it. module: as Python imports it. weights: where they come from."""
+
+    package: str
+    module: str
+    weights: str
+    run: Callable[[Any, Sequence[Prediction]], ExternalScore]
+
+
+def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
+    """Run one of METRICS.
+
+    Raises ValueError on an unknown metric and UnavailableError when it cannot run here.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r} is unknown; choose one of {', '.join(METRICS)}")
+    adapter = METRICS[metric]
+    try:
+        module = import_module(adapter.module)
+    except ImportError as error:
+        raise UnavailableError(
+            f"{metric} is unavailable: {error}. Install it (pip install {adapter.package}), in an "
+            "environment of its own where its versions clash with this one's"
+        ) from error
+    result = adapter.run(module, predictions)
+    _check_finite(metric, result.values)
+    return result
+
+
+def read_scores(folder: Path) -> dict[str, ExternalScore]:
+    """Metric -> what was written for the run in this folder; empty without any."""
+    files = (folder / _file_name(metric) for metric in METRICS)
+    found = (json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file())
+    return {score["metric"]: ExternalScore(**score) for score in found}
+
+
+def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
+    """F1 of CheXbert's labels, counted as `clinical` counts those of this project's labeler."""
+    import numpy as np
+
+    from llava.eval.clinical import POLICIES, agreement
+    from llava.eval.labeler import FINDINGS, UNCERTAIN
+
+    labeler = _load("chexbert", module.F1CheXbert)
+    if tuple(labeler.target_names) != FINDINGS:
+        raise UnavailableError(
+            f"chexbert is unavailable: its findings are {labeler.target_names}, expected are "
+            f"{list(FINDINGS)}; use f1chexbert 0.0.2"
+        )
+
+    def labels(text: str) -> list[Any]:
+        empty = [""] * len(FINDINGS)
+        return labeler.get_label(text, mode="classification") if text.strip() else empty
+
+    references = [labels(p.reference) for p in predictions]
+    generated = [labels(p.prediction) for p in predictions]
+    values = {}
+    for policy in POLICIES:
+        counted = {1, UNCERTAIN} if policy == "as_positive" else {1}
+        tables = (
+            np.array([[value in counted for value in row] for row in side], dtype=bool)
+            for side in (references, generated)
+        )
+        values[policy] = agreement(*tables, policy, labeler="CheXbert (f1chexbert)").to_dict()
+    note = "higher is better; an empty prediction states nothing and is counted"
+    return _result("chexbert", note, predictions, predictions, values)
+
+
+def _radgraph(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
+    """RadGraph F1 of the original model; the main value is `partial`, entities with relations."""
+    scorer = _load("radgraph", module.F1RadGraph, reward_level="all", model_type="radgraph")
+    references = [p.reference.strip() for p in predictions]
+    generated = [p.prediction.strip() for p in predictions]
+    means, rewards, *_ = scorer(refs=references, hyps=generated)
+    names = ("simple", "partial", "complete")
+    values = {name: float(mean) for name, mean in zip(names, means, strict=True)}
+    note = "higher is better; model radgraph; an empty prediction or reference scores 0"
+    return _result("radgraph", note, predictions, predictions, values, rewards[1])
+
+
+def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
+    """RadCliQ-v1 as the mean over reports; the package's own aggregate is 1 over that mean."""
+    # radeval 2.2.1 imports parts of itself by an older spelling of its name
+    sys.modules.setdefault("RadEval", module)
+    scorer = _load("radcliq", module.RadEval, metrics=["radcliq"], per_sample=True)
+    scored = [p for p in predictions if p.prediction.strip() and p.reference.strip()]
+    if not scored:
+        raise ValueError("radcliq: every prediction is empty; there is nothing to score")
+    found = scorer(refs=[p.reference for p in scored], hyps=[p.prediction for p in scored])
+    values = [float(value) for value in found["radcliq_v1"]]
+    note = "LOWER is better; empty predictions have no RadCliQ and are left out of the mean"
+    mean = {"radcliq_v1": sum(values) / len(values)}
+    return _result("radcliq", note, predictions, scored, mean, values)
+
+
+_SCORERS = "StanfordAIMI/RRG_scorers"
+
+METRICS: Mapping[str, Adapter] = {
+    "chexbert": Adapter("f1chexbert", "f1chexbert", f"{_SCORERS}, bert-base-uncased", _chexbert),
+    "radgraph": Adapter("radgraph", "radgraph", _SCORERS, _radgraph),
+    "radcliq": Adapter("radeval", "radeval", f"{_SCORERS}, distilroberta-base", _radcliq),
+}
+
+
+def _load(metric: str, build: Callable[..., Any], **settings: Any) -> Any:
+    """The package's scorer with its weights."""
+    try:
+        return build(**settings)
+    except Exception as error:  # the packages raise anything when weights are missing
+        weights = METRICS[metric].weights
+        raise UnavailableError(
+            f"{metric} is unavailable: its model did not load ({type(error).__name__}: {error}). "
+            f"It needs {weights} from the model hub: run it once on a machine with internet, "
+            f"then copy the caches, see the documentation of {METRICS[metric].package}"
+        ) from error
+
+
+def _result(
+    metric: str,
+    note: str,
+    predictions: Sequence[Prediction],
+    scored: Sequence[Prediction],
+    values: dict[str, Any],
+    per_sample: Sequence[float] = (),
+) -> ExternalScore:
+    package = METRICS[metric].package
+    try:
+        package = f"{package} {version(package)}"
+    except PackageNotFoundError:
+        package = f"{package} (version unknown)"
+    ids = [prediction.id for prediction in scored] if len(per_sample) else []
+    return ExternalScore(
+        metric=metric,
+        package=package,
+        note=note,
+        n=len(predictions),
+        n_empty=sum(not prediction.prediction.strip() for prediction in predictions),
+        n_scored=len(scored),
+        values=values,
+        per_sample=dict(zip(ids, map(float, per_sample), strict=True)),
+    )
+
+
+def _check_finite(metric: str, values: Any) -> None:
+    """Raises ValueError when a number anywhere in `values` is not finite."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            _check_finite(f"{metric}, {name}", value)
+    elif isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"{metric} is {values}; its package failed on these texts")
+
+
+def _file_name(metric: str) -> str:
+    return f"external_{metric}.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: scored and written; 1: unavailable, with the remedy; 2: wrong input."""
+    args = _parser().parse_args(argv)
+    folder = args.predictions if args.predictions.is_dir() else args.predictions.parent
+    try:
+        found = score(args.metric, read_predictions(args.predictions))
+    except UnavailableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    path = folder / _file_name(args.metric)
+    path.write_text(json.dumps(asdict(found), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"{found.metric} ({found.package}; {found.note}): {found.n_scored} of {found.n} reports")
+    print(json.dumps(found.values, indent=2))
+    print(path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.eval.external",
+        description="Score finished predictions with a metric of others, where its package and "
+        "weights are installed. Runs in any environment that has the package, with this "
+        "repository on PYTHONPATH. Writes external_METRIC.json beside the predictions.",
+    )
+    parser.add_argument("--metric", choices=METRICS, required=True, help="which metric to run")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        help=f"folder of a finished evaluation, or its {PREDICTIONS_FILE}",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Metrics of others: adapted where their package is there, an error with a remedy where not.
+
+The packages are stood in for by modules with the calls that f1chexbert 0.0.2, radgraph 0.1.18 and
+radeval 2.2.1 have; their models need weights that no test has.
+"""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from llava.eval import external
+from llava.eval.external import METRICS, UnavailableError, main, read_scores, score
+from llava.eval.labeler import FINDINGS, label_report
+from llava.eval.predictions import Prediction, write_predictions
+
+EFFUSION = "There is a left pleural effusion."
+NORMAL = "The lungs are clear."
+RUN = [
+    Prediction("a", EFFUSION, EFFUSION),
+    Prediction("b", NORMAL, EFFUSION),
+    Prediction("c", " ", NORMAL),
+]
+
+
+class F1CheXbert:
+    target_names = FINDINGS
+
+    def get_label(self, report, mode):
+        assert mode == "classification"
+        assert report.strip(), "the real one makes up labels for an empty report"
+        return ["" if value is None else value for value in label_report(report).values()]
+
+
+class F1RadGraph:
+    def __init__(self, reward_level, model_type):
+        assert (reward_level, model_type) == ("all", "radgraph")
+
+    def __call__(self, refs, hyps):
+        same = [float(bool(h) and h == r) for r, h in zip(refs, hyps, strict=True)]
+        mean = sum(same) / len(same)
+        return (mean, mean / 2, mean / 4), (same, [x / 2 for x in same], same), [], []
+
+
+class RadEval:
+    def __init__(self, metrics, per_sample):
+        assert (metrics, per_sample) == (["radcliq"], True)
+
+    def __call__(self, refs, hyps):
+        assert all(hyps)
+        return {"radcliq_v1": [0.0 if r == h else 2.0 for r, h in zip(refs, hyps, strict=True)]}
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Stand-ins for the three packages, to be replaced or broken by a test."""
+    modules = {
+        "f1chexbert": SimpleNamespace(F1CheXbert=F1CheXbert),
+        "radgraph": SimpleNamespace(F1RadGraph=F1RadGraph),
+        "radeval": SimpleNamespace(RadEval=RadEval),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "RadEval", None)  # the alias goes with the test
+    return modules
+
+
+def test_chexbert_labels_are_counted_under_both_policies(packages):
+    found = score("chexbert", RUN)
+    assert set(found.values) == {"as_positive", "as_negative"}
+    scores = found.values["as_negative"]
+    assert scores["labeler"].startswith("CheXbert")
+    effusion = scores["per_finding"]["Pleural Effusion"]
+    assert (effusion["precision"], effusion["recall"], effusion["support"]) == (1.0, 0.5, 2)
+    assert (found.n, found.n_empty, found.n_scored) == (3, 1, 3)
+
+
+def test_radgraph_keeps_its_three_levels_and_an_empty_prediction_scores_zero(packages):
+    found = score("radgraph", RUN)
+    assert found.values == pytest.approx({"simple": 1 / 3, "partial": 1 / 6, "complete": 1 / 12})
+    assert found.per_sample == {"a": 0.5, "b": 0.0, "c": 0.0}
+
+
+def test_radcliq_is_a_mean_that_leaves_out_empty_predictions_and_says_so(packages):
+    found = score("radcliq", RUN)
+    assert found.values == {"radcliq_v1": 1.0}
+    assert (found.n, found.n_empty, found.n_scored) == (3, 1, 2)
+    assert "LOWER" in found.note
+    assert set(found.per_sample) == {"a", "b"}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_missing_package_is_unavailable_with_the_remedy_and_no_file(
+    metric, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, METRICS[metric].module, None)
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 1
+    assert f"pip install {METRICS[metric].package}" in capsys.readouterr().err
+    assert not list(tmp_path.glob("external_*"))
+    assert read_scores(tmp_path) == {}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_missing_weights_are_unavailable_with_the_remedy(metric, packages):
+    def broken(**_):
+        raise OSError("no such file: model.pth")
+
+    module = packages[METRICS[metric].module]
+    for name in vars(module):
+        setattr(module, name, broken)
+    with pytest.raises(UnavailableError, match=r"did not load.*no such file.*RRG_scorers"):
+        score(metric, RUN)
+
+
+def test_a_package_with_other_findings_is_refused(packages):
+    packages["f1chexbert"].F1CheXbert = type("Other", (), {"target_names": ["Edema"]})
+    with pytest.raises(UnavailableError, match=r"its findings are \['Edema'\]"):
+        score("chexbert", RUN)
+
+
+def test_a_value_that_is_not_finite_is_an_error(packages):
+    class Broken(RadEval):
+        def __call__(self, refs, hyps):
+            return {"radcliq_v1": [float("nan")] * len(refs)}
+
+    packages["radeval"].RadEval = Broken
+    with pytest.raises(ValueError, match="radcliq, radcliq_v1 is nan"):
+        score("radcliq", RUN)
+
+
+def test_the_command_writes_what_read_scores_reads(packages, tmp_path, capsys):
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    for metric in METRICS:
+        file = tmp_path / "predictions.jsonl" if metric == "radcliq" else tmp_path
+        assert main(["--metric", metric, "--predictions", str(file)]) == 0
+    assert read_scores(tmp_path) == {metric: score(metric, RUN) for metric in METRICS}
+    json.loads((tmp_path / "external_radgraph.json").read_text())
+    assert "LOWER is better" in capsys.readouterr().out
+
+
+def test_wrong_input_is_refused(packages, tmp_path, capsys):
+    assert main(["--metric", "radgraph", "--predictions", str(tmp_path)]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="choose one of chexbert, radgraph, radcliq"):
+        score("green", RUN)
+    with pytest.raises(ValueError, match="every prediction is empty"):
+        score("radcliq", RUN[2:])
+
+
+def test_it_runs_where_neither_torch_nor_transformers_is_installed():
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None, numpy=None, PIL=None); "
+        "from llava.eval.external import main; main(['--help'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert external.PREDICTIONS_FILE in found.stdout
