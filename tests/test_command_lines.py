@@ -9,10 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
+    "llava.data.mimic_build",
     "llava.data.mimic_cxr",
     "llava.data.iu_xray",
     "llava.data.phantom",
     "llava.data.phantom.blank",
+    "llava.data.phantom.raw_layout",
     "llava.train.train",
     "llava.train.demo_backbones",
     "llava.eval.evaluate",
@@ -53,8 +55,9 @@ def test_help_is_quick_and_tells_what_the_command_does(module):
     assert len(text.splitlines()) > 5
 
 
-def test_the_benchmarks_help_is_quick_too():
-    assert "--steps" in help_of("bench/real_size.py", "run_path")
+@pytest.mark.parametrize("name", ["build_mimic", "real_size"])
+def test_the_benchmarks_help_is_quick_too(name):
+    assert "--output" in help_of(f"bench/{name}.py", "run_path")
 
 
 def test_every_command_line_of_the_library_is_listed_here():

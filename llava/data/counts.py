@@ -1,7 +1,7 @@
 """What became of every entry and every image of a conversion: counts that add up.
 
-`records.convert` fills a `ConversionReport`; the command lines print its table. Nothing is left out
-without being counted here under a reason.
+`records.convert` and `mimic_build` fill a `ConversionReport`; the command lines print its table.
+Nothing is left out without being counted here under a reason.
 """
 
 from collections import Counter, defaultdict
@@ -10,10 +10,27 @@ from dataclasses import dataclass, field
 from llava.data.cleaning import shown
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""How source files spell a split (in any letter case) -> its name here."""
 EXAMPLES = 5
 """How many names are shown for each reason."""
 
 _ROW = "{:<6} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9}"
+
+
+def split_name(value: object, where: str) -> str:
+    """train, val or test, from any of their spellings. Raises ValueError on another name."""
+    split = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
+    if split is None:
+        others = ", ".join(name for name in SPLIT_NAMES if name not in SPLITS)
+        raise ValueError(
+            f"{where} is {shown(value)}; the split names are {', '.join(SPLITS)}, also {others}"
+        )
+    return split
 
 
 @dataclass
@@ -46,16 +63,20 @@ class SplitCounts:
 
 @dataclass
 class ConversionReport:
-    """The counts of every split, and the first few names behind each reason."""
+    """The counts of every split, and the first few names behind each reason.
+
+    entries: what an entry of the source is called.
+    """
 
     splits: dict[str, SplitCounts] = field(
         default_factory=lambda: {split: SplitCounts() for split in SPLITS}
     )
+    entries: str = "entries"
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def skip_entry(self, split: str, reason: str, name: str) -> None:
         self.splits[split].skipped_entries[reason] += 1
-        self._remember("entries", reason, name)
+        self._remember(self.entries, reason, name)
 
     def skip_image(self, split: str, reason: str, name: str) -> None:
         self.splits[split].skipped_images[reason] += 1
@@ -69,7 +90,13 @@ class ConversionReport:
         assert all(counts.add_up() for counts in self.splits.values())
         lines = [
             _ROW.format(
-                "split", "entries", "= converted", "+ skipped", "images", "= samples", "+ skipped"
+                "split",
+                self.entries,
+                "= converted",
+                "+ skipped",
+                "images",
+                "= samples",
+                "+ skipped",
             )
         ]
         for name, counts in [*self.splits.items(), ("total", self.total())]:
@@ -85,7 +112,7 @@ class ConversionReport:
                 )
             )
         total = self.total()
-        lines += self._reasons("entries", total.skipped_entries)
+        lines += self._reasons(self.entries, total.skipped_entries)
         lines += self._reasons("images", total.skipped_images)
         return "\n".join(lines)
 

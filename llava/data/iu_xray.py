@@ -13,9 +13,7 @@ them, and nothing is guessed in their place.
 """
 
 import argparse
-import csv
 import hashlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,21 +21,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.data.cleaning import present_text, remove_marks, shown
-from llava.data.counts import ConversionReport
-from llava.data.records import Locate, Study, check_output, convert, finish, run_command
-from llava.mm_utils import resolve_image_path
+from llava.data.conversion import (
+    SECTIONS,
+    Source,
+    add_options,
+    add_section,
+    locator,
+    run_conversion,
+)
+from llava.data.records import Locate, Study
+from llava.data.tables import read_rows
 
 REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
-SECTIONS = {
-    "findings": ("findings",),
-    "impression": ("impression",),
-    "both": ("findings", "impression"),
-}
 VIEWS = {"frontal": ("frontal",), "all": ("frontal", "lateral")}
 NO_REPORT_ROW = "projections without a row in the reports file"
 _CONTEXT_COLUMNS = ("indication", "comparison")
 _MARK = r"X{4,}"
+_SWAPPED = ": are the two files swapped?"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_pair(reports: Path, projections: Path, choices: Choices) -> Iterator[St
     """
     images = _images_by_uid(projections)
     known = set()
-    for where, row in _rows(reports, REPORT_COLUMNS):
+    for where, row in read_rows(reports, REPORT_COLUMNS, _SWAPPED):
         uid = _uid(row, where)
         if uid in known:
             raise ValueError(f"{where}: the uid {shown(uid)} was there before; keep one row")
@@ -86,14 +87,7 @@ def clean_text(value: str, where: str) -> str:
 
 def image_locator(root: Path, check: bool) -> Locate:
     """Listed image -> the same path, or None when `check` finds no file of that name in `root`."""
-    if check and not root.is_dir():
-        raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")
-
-    def locate(image: str, entry: str) -> str | None:
-        path = resolve_image_path(root, image, entry)
-        return image if not check or os.path.isfile(path) else None
-
-    return locate
+    return locator(root, check, lambda image: [image])
 
 
 def _study(
@@ -127,7 +121,7 @@ def _study(
 def _images_by_uid(projections: Path) -> dict[str, list[tuple[str, str]]]:
     """uid -> (file name, view) of each of its projections, in the order of the file."""
     images = defaultdict(list)
-    for where, row in _rows(projections, PROJECTION_COLUMNS):
+    for where, row in read_rows(projections, PROJECTION_COLUMNS, _SWAPPED):
         name, view = row["filename"].strip(), row["projection"].strip().lower()
         if not name:
             raise ValueError(f"{where}, filename is blank; name an image or remove the row")
@@ -146,30 +140,6 @@ def _uid(row: Mapping[str, str], where: str) -> str:
     return uid
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(the row's place in words, the row) of a CSV file that has at least these columns."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{shown(str(path))} does not exist or is not a file")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        try:
-            missing = [name for name in columns if name not in (rows.fieldnames or ())]
-            if missing:
-                raise ValueError(
-                    f"{path} has no column {missing[0]!r} (it has {shown(rows.fieldnames)}); "
-                    f"needed are {', '.join(columns)}: are the two files swapped?"
-                )
-            for row in rows:
-                where = f"{path}, line {rows.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(f"{where}: the row does not have as many cells as the header")
-                yield where, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}, near line {rows.line_num + 1}: not CSV in UTF-8: {error}"
-            ) from error
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.data.iu_xray",
@@ -179,43 +149,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--reports", type=Path, required=True, help="indiana_reports.csv")
     parser.add_argument("--projections", type=Path, required=True, help="indiana_projections.csv")
-    parser.add_argument("--image-root", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    add_options(parser, "folder of the images")
     parser.add_argument(
         "--view", choices=VIEWS, default="frontal", help="images to take (default: frontal)"
     )
-    parser.add_argument(
-        "--section",
-        choices=SECTIONS,
-        default="findings",
-        help="the part of the report that is the answer (default: findings)",
-    )
+    add_section(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the conversion that is in --output"
-    )
-    parser.add_argument(
-        "--no-image-check",
-        dest="image_check",
-        action="store_false",
-        help="do not look whether each image file exists",
-    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
-    def command() -> None:
-        check_output(arguments.output, arguments.overwrite)
-        locate = image_locator(arguments.image_root, arguments.image_check)
+    def source() -> Source:
         choices = Choices(arguments.view, arguments.section, arguments.seed)
-        report = ConversionReport()
-        studies = read_pair(arguments.reports, arguments.projections, choices)
-        conversations = convert(studies, locate, report)
-        finish(conversations, report, arguments.output, arguments.overwrite)
+        return Source(
+            read_pair(arguments.reports, arguments.projections, choices),
+            image_locator(arguments.image_root, arguments.image_check),
+        )
 
-    return run_command(command)
+    return run_conversion(arguments, source)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m llava.data.mimic_cxr --annotation annotation_with_clinic_info.json \\
         --image-root mimic-cxr/files --output data/
 
-The annotation file has no public source and every copy differs a little, so it is read tolerantly
-where the meaning is clear, and refused where it is not:
+`python -m llava.data.mimic_cxr build` makes that file from PhysioNet's own (`mimic_build`). Copies
+from elsewhere differ a little, so it is read tolerantly where the meaning is clear, and refused
+where it is not:
 
 - a dictionary of splits, or a flat list whose entries name their `split`; `validate` is `val`;
 - clinical fields at the top of an entry or in a dictionary inside it, in any letter case;
@@ -18,37 +19,17 @@ is the answer that the scores are computed against.
 
 import argparse
 import json
-import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from llava.constants import CLINICAL_FIELDS
-from llava.data.cleaning import present_text, remove_marks, shown
-from llava.data.counts import ConversionReport
-from llava.data.records import (
-    PER_STUDY,
-    Locate,
-    Study,
-    check_output,
-    convert,
-    finish,
-    image_name,
-    run_command,
-)
-from llava.mm_utils import resolve_image_path
+from llava.data.cleaning import present_text, shown
+from llava.data.conversion import Source, add_options, locator, run_conversion
+from llava.data.counts import split_name
+from llava.data.mimic_clean import clean_context, clean_report
+from llava.data.records import PER_STUDY, Locate, Study, image_name
 
-SPLIT_NAMES = {
-    "train": "train",
-    "val": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-}
-_MARK = r"_{2,}"
-_REQUEST_SIGNS = re.compile(r"/{2,}|(?<![^\s/])\?+")
-"""`//`, and a `?` in front of a word; one behind a word is punctuation and stays."""
 _FILES = "files"
 
 
@@ -69,37 +50,19 @@ def read_annotation(path: Path) -> Iterator[Study]:
         )
 
 
-def clean_context(text: str) -> str:
-    """A clinical field on one line: `___F with cough // ? fever` -> `F with cough fever`."""
-    return remove_marks(_REQUEST_SIGNS.sub(" ", text), _MARK)
-
-
-def clean_report(text: str) -> str:
-    """A report on one line, without its de-identification marks."""
-    return remove_marks(text, _MARK)
-
-
 def image_locator(root: Path, check: bool) -> Locate:
     """Listed image -> the path to write: with or without `files/`, whichever lies under `root`.
 
     Without `check` no image is looked for: all are written with `files/` when `root` has a folder
     of that name, and without it otherwise.
     """
-    if check and not root.is_dir():
-        raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")
     prefixed = (root / _FILES).is_dir()
 
-    def locate(image: str, entry: str) -> str | None:
-        forms = (
-            [image, f"{_FILES}/{image}"] if check else [f"{_FILES}/{image}" if prefixed else image]
-        )
-        for form in forms:
-            path = resolve_image_path(root, form, entry)
-            if not check or os.path.isfile(path):
-                return form
-        return None
+    def forms(image: str) -> list[str]:
+        both = [image, f"{_FILES}/{image}"]
+        return both if check else [both[prefixed]]
 
-    return locate
+    return locator(root, check, forms)
 
 
 def _load_json(path: Path) -> object:
@@ -120,7 +83,7 @@ def _entries(content: object, path: Path) -> Iterator[tuple[str, str, dict[str, 
         )
     lists = content if isinstance(content, dict) else {None: content}
     for key, entries in lists.items():
-        split = None if key is None else _split_name(key, f"{path}, top-level key")
+        split = None if key is None else split_name(key, f"{path}, top-level key")
         if not isinstance(entries, list):
             raise ValueError(
                 f"{path}, {key!r} holds {shown(entries)}; it must be a list of entries"
@@ -137,18 +100,11 @@ def _entry_split(entry: Mapping[str, object], listed: str | None, where: str) ->
     said = entry.get("split")
     if listed and said is None:
         return listed
-    split = _split_name(said, f"{where}, 'split'")
+    split = split_name(said, f"{where}, 'split'")
     if listed and split != listed:
         raise ValueError(
             f"{where} is listed under {listed!r} but its 'split' says {said!r}; make them agree"
         )
-    return split
-
-
-def _split_name(value: object, where: str) -> str:
-    split = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
-    if split is None:
-        raise ValueError(f"{where} is {shown(value)}; the split names are {', '.join(SPLIT_NAMES)}")
     return split
 
 
@@ -205,45 +161,33 @@ def _parser() -> argparse.ArgumentParser:
         description="Convert MIMIC-CXR's annotation_with_clinic_info.json into "
         "{train,val,test}_llave_llada.json, the conversations that training and evaluation read. "
         "What is left out is counted, with the reason.",
+        epilog="To make the annotation file from PhysioNet's raw files: "
+        "python -m llava.data.mimic_cxr build --help",
     )
     parser.add_argument("--annotation", type=Path, required=True, help="the annotation file")
-    parser.add_argument(
-        "--image-root",
-        type=Path,
-        required=True,
-        help="folder that the listed image paths start from (with or without files/)",
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    add_options(parser, "folder that the listed image paths start from (with or without files/)")
     parser.add_argument(
         "--per-study",
         choices=PER_STUDY,
         default="all",
         help="of an entry with several images, take all (default) or the first that exists",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the conversion that is in --output"
-    )
-    parser.add_argument(
-        "--no-image-check",
-        dest="image_check",
-        action="store_false",
-        help="do not look whether each image file exists",
-    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["build"]:
+        from llava.data import mimic_build
 
-    def command() -> None:
-        check_output(arguments.output, arguments.overwrite)
+        return mimic_build.main(given[1:])
+    arguments = _parser().parse_args(given)
+
+    def source() -> Source:
         locate = image_locator(arguments.image_root, arguments.image_check)
-        report = ConversionReport()
-        studies = read_annotation(arguments.annotation)
-        conversations = convert(studies, locate, report, arguments.per_study)
-        finish(conversations, report, arguments.output, arguments.overwrite)
+        return Source(read_annotation(arguments.annotation), locate, arguments.per_study)
 
-    return run_command(command)
+    return run_conversion(arguments, source)
 
 
 if __name__ == "__main__":

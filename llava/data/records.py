@@ -1,24 +1,22 @@
-"""The one shape of a study, and the one writer of conversations.
+"""The one shape of a study, and what makes conversations of it.
 
-    source files -> a collection's reader -> Study -> convert() -> write_splits() -> dataset
+    source files -> a collection's reader -> Study -> convert() -> `writer` -> `entries`
 
 Every collection (`mimic_cxr`, `iu_xray`, ...) has a reader that yields `Study` objects, its texts
 cleaned by `cleaning`. `convert` turns them into conversations and counts in a `ConversionReport`
-whatever is left out; `write_splits` puts the conversations into {train,val,test}_llave_llada.json,
-which is what the training and evaluation scripts read.
+whatever is left out; `writer` puts the conversations into {train,val,test}_llave_llada.json, which
+is what the training and evaluation scripts read.
 """
 
-import json
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from llava.constants import ASSISTANT_PROMPT, CLINICAL_FIELDS, CLINICAL_PROMPT
 from llava.data.cleaning import shown, unusable_because
 from llava.data.counts import SPLITS, ConversionReport
+from llava.data.writer import Conversation
 
 PER_STUDY = ("all", "first")
 MISSING = "file not found under the image root"
@@ -26,9 +24,6 @@ NOT_FIRST = "not the first of its entry (--per-study first)"
 REPEATED = "repeats an earlier sample"
 IN_SKIPPED_ENTRY = "its entry is skipped"
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".dcm", ".dicom"})
-
-Conversation = dict[str, object]
-"""{"id", "image", "conversations"}: one entry of a written file."""
 
 Locate = Callable[[str, str], str | None]
 """(listed image, entry id for errors) -> path relative to the image root; None: no file there."""
@@ -195,90 +190,3 @@ def _problem(study: Study) -> str | None:
         return "no image left: all set aside" if study.set_aside else "no image listed"
     texts = (study.report, *study.context.values(), study.id, *study.images)
     return next((reason for text in texts if (reason := unusable_because(text))), None)
-
-
-def split_path(folder: Path, split: str) -> Path:
-    return folder / f"{split}_llave_llada.json"
-
-
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Raises ValueError when writing to `folder` would replace a conversion, or cannot work."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {shown(str(folder))} is a file; name a folder")
-    present = [path for split in SPLITS if (path := split_path(folder, split)).exists()]
-    if present and not overwrite:
-        raise ValueError(
-            f"{present[0]} exists already; name another --output, or add --overwrite to replace it"
-        )
-
-
-def write_splits(
-    conversations: Mapping[str, Sequence[Conversation]], folder: Path, overwrite: bool = False
-) -> list[Path]:
-    """Writes {train,val,test}_llave_llada.json; all three always, so that none is a leftover.
-
-    Each file is written beside its place and renamed when all are complete. Old files go before
-    the first rename: an interruption leaves a file missing, never half a file or a mixture of two
-    conversions.
-    """
-    check_output(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    places = {split: split_path(folder, split) for split in SPLITS}
-    partial = {
-        split: place.with_name(f".{place.name}.{os.getpid()}.partial")
-        for split, place in places.items()
-    }
-    try:
-        for split, path in partial.items():
-            _write_json(path, conversations.get(split, ()))
-        for place in places.values():
-            place.unlink(missing_ok=True)
-        for split, path in partial.items():
-            path.replace(places[split])
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
-    return list(places.values())
-
-
-def _write_json(path: Path, entries: Sequence[Conversation]) -> None:
-    """A JSON list, an entry at a time: the whole text never lies in memory."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for index, entry in enumerate(entries):
-            file.write(",\n" if index else "\n")
-            file.write(json.dumps(entry, ensure_ascii=False, indent=2))
-        file.write("\n]\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def finish(
-    conversations: Mapping[str, Sequence[Conversation]],
-    report: ConversionReport,
-    folder: Path,
-    overwrite: bool,
-) -> None:
-    """Prints the counts, and writes the files when there is something to write."""
-    print(report.table())
-    total = report.total()
-    missing = total.skipped_images[MISSING]
-    if not total.samples and missing:
-        raise ValueError(
-            f"not one of the {missing} image files looked for exists; "
-            "point --image-root to the folder that the listed paths start from"
-        )
-    if not total.samples:
-        raise ValueError("not one entry could be converted; the reasons are counted above")
-    for path in write_splits(conversations, folder, overwrite):
-        print(f"wrote {path}")
-
-
-def run_command(command: Callable[[], None]) -> int:
-    """Runs a command line's work; what a user can get wrong becomes one line and exit status 2."""
-    try:
-        command()
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0

@@ -9,13 +9,12 @@ from llava.constants import ASSISTANT_PROMPT
 from llava.data.counts import ConversionReport
 from llava.data.records import (
     Study,
-    check_output,
     convert,
     human_turn,
     image_name,
     to_conversation,
-    write_splits,
 )
+from llava.data.writer import check_output, write_splits
 
 REPORT = "The heart is of normal size. The lungs are clear."
 FILES = [f"{split}_llave_llada.json" for split in ("train", "val", "test")]

@@ -1,0 +1,121 @@
+"""What the command lines of all conversions share: options, image files, counts, files.
+
+    source files -> a collection's reader -> Source -> run_conversion() -> three files
+
+Each collection (`mimic_cxr`, `iu_xray`, `chexpert_plus`, `table`) adds its own options and hands
+over a `Source`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.data.cleaning import shown
+from llava.data.counts import ConversionReport
+from llava.data.records import MISSING, Locate, Study, convert
+from llava.data.writer import check_output, write_splits
+from llava.mm_utils import resolve_image_path
+
+SECTIONS = {
+    "findings": ("findings",),
+    "impression": ("impression",),
+    "both": ("findings", "impression"),
+}
+"""--section: the part of a report that is the answer."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection as a conversion takes it.
+
+    studies: read as they are asked for. locate: listed image -> path under the image root.
+    per_study: "all" images of a study, or the "first" that exists.
+    """
+
+    studies: Iterable[Study]
+    locate: Locate
+    per_study: str = "all"
+
+
+def add_options(parser: argparse.ArgumentParser, image_root: str) -> None:
+    """The options that every conversion has. image_root: help text, what the folder holds."""
+    parser.add_argument("--image-root", type=Path, required=True, help=image_root)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    add_overwrite(parser, "replace the conversion that is in --output")
+    parser.add_argument(
+        "--no-image-check",
+        dest="image_check",
+        action="store_false",
+        help="do not look whether each image file exists",
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=text)
+
+
+def add_section(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--section",
+        choices=SECTIONS,
+        default="findings",
+        help="the part of the report that is the answer (default: findings)",
+    )
+
+
+def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) -> int:
+    """Converts and writes; the exit status. source: opens the files, called after the checks."""
+
+    def command() -> None:
+        check_output(arguments.output, arguments.overwrite)
+        opened, report = source(), ConversionReport()
+        conversations = convert(opened.studies, opened.locate, report, opened.per_study)
+        print(report.table())
+        _check_result(report)
+        for path in write_splits(conversations, arguments.output, arguments.overwrite):
+            print(f"wrote {path}")
+
+    return run_command(command)
+
+
+def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> Locate:
+    """Listed image -> the first of its `forms` that is a file under `root`, else None.
+
+    Without `check` no file is looked for, and the first form is taken.
+    """
+    if check and not root.is_dir():
+        raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")
+
+    def locate(image: str, entry: str) -> str | None:
+        for form in forms(image):
+            path = resolve_image_path(root, form, entry)
+            if not check or os.path.isfile(path):
+                return form
+        return None
+
+    return locate
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs a command line's work; what a user can get wrong becomes one line and exit status 2."""
+    try:
+        command()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_result(report: ConversionReport) -> None:
+    total = report.total()
+    missing = total.skipped_images[MISSING]
+    if not total.samples and missing:
+        raise ValueError(
+            f"not one of the {missing} image files looked for exists; "
+            "point --image-root to the folder that the listed paths start from"
+        )
+    if not total.samples:
+        raise ValueError("not one entry could be converted; the reasons are counted above")
