@@ -15,6 +15,8 @@ MODULES = (
     "llava.data.phantom",
     "llava.data.phantom.blank",
     "llava.data.phantom.raw_layout",
+    "llava.train.launch",
+    "llava.train.merge_lora",
     "llava.train.train",
     "llava.train.demo_backbones",
     "llava.eval.evaluate",

@@ -87,6 +87,8 @@ LAYERS = {
     "llava.model.language_model.llava_qwen": 4,
     "llava.model.builder": 5,
     "llava.train.*": 5,
+    "llava.model.lora": 4,
+    "llava.train.sample_reports": 6,
     "llava.train.train": 6,
     "llava.inference": 6,
     "llava.generate": 7,

@@ -30,10 +30,22 @@ class Entry:
     study_id: str = ""
 
 
-def read_entries(path: Path, image_folder: str | Path | None) -> Iterator[Entry]:
-    """The entries of a conversations JSON, checked, one at a time."""
+def read_entries(
+    path: Path, image_folder: str | Path | None, problems: list[str] | None = None
+) -> Iterator[Entry]:
+    """The entries of a conversations JSON, checked, one at a time.
+
+    problems: gets what is wrong with single entries, instead of the first being raised.
+    """
     for index, raw in enumerate(read_list(path)):
-        yield _entry(raw, index, path, image_folder)
+        try:
+            entry = _entry(raw, index, path, image_folder)
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+        else:
+            yield entry
 
 
 def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) -> Entry:

@@ -44,3 +44,14 @@ def masked_diffusion_loss(
         weight = weight / max(1, copies // 2)
     sample_loss = torch.zeros(samples, dtype=torch.float32, device=token_ce.device)
     return sample_loss.index_add(0, sample_of, token_ce * weight)
+
+
+def cross_entropy_by_copy(token_ce: Tensor, masked_indices: Tensor) -> Tensor:
+    """Sum of the unweighted cross-entropy of each copy of each sample: what a run reports by t.
+
+    token_ce: (M,), in the row-major order of `masked_indices` (K, B, L). Returns (K, B) fp32.
+    """
+    copies, samples, _ = masked_indices.shape
+    copy_of, sample_of, _ = masked_indices.nonzero(as_tuple=True)
+    sums = token_ce.new_zeros(copies * samples)
+    return sums.index_add(0, copy_of * samples + sample_of, token_ce).view(copies, samples)

@@ -23,6 +23,7 @@ from llava.model.language_model.configuration_qwen import (
 )
 from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.lora import ADAPTER_FILE, attach_adapters, merge_adapters, read_backbones
 from llava.model.projector import build_projector
 from llava.model.siglip_encoder import SiglipVisionTower
 from llava.model.weights import load_weights, one_line, read_config
@@ -59,13 +60,16 @@ def load_pretrained_model(
 ) -> Loaded:
     """Load for inference: a checkpoint folder of this project, or (with `model_base`) backbones.
 
-    model_path: a checkpoint folder; or a vision tower when `model_base` names a language model.
+    model_path: a checkpoint folder, or one of LoRA adapters (`model_base` is then where their
+    language model is now); or a vision tower when `model_base` names a language model.
     model_name: accepted for callers of LLaVA's builder; the config says what the model is.
     device: default cuda when there is one. torch_dtype: default bf16 on cuda, fp32 elsewhere.
     """
     device = _device(device)
     dtype = _dtype(torch_dtype, device)
-    if model_base is not None:
+    if (Path(model_path) / ADAPTER_FILE).is_file():
+        loaded = load_adapted_model(model_path, model_base)
+    elif model_base is not None:
         loaded = build_from_backbones(model_base, model_path)
     else:
         loaded = load_checkpoint(model_path)
@@ -126,6 +130,26 @@ def load_checkpoint(folder: str | Path) -> Loaded:
     image_processor = load_image_processor(folder)
     check_image_processor(image_processor, model.vision_tower)
     return Loaded(tokenizer, model, image_processor, _context_length(model))
+
+
+def load_adapted_model(folder: str | Path, language_model: str | Path | None = None) -> Loaded:
+    """Backbones with the adapters of a LoRA run merged in; fp32 on the CPU.
+
+    language_model: where it is now; default: where it was at the training.
+    """
+    folder = Path(folder)
+    config, backbones = read_config(folder), read_backbones(folder)
+    loaded = build_from_backbones(
+        language_model or backbones.language_model,
+        backbones.vision_tower,
+        projector_type=config.get("mm_projector_type", "mlp2x_gelu"),
+        select_layer=config.get("mm_vision_select_layer", -2),
+        **{name: config[name] for name in SETTINGS if name in config},
+    )
+    load_projector(loaded.model, folder)
+    attach_adapters(loaded.model, folder)
+    merge_adapters(loaded.model)
+    return loaded
 
 
 def build_from_backbones(

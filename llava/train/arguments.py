@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from transformers import TrainingArguments
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TUNABLE_PARTS = ("mm_vision_tower", "mm_mlp_adapter", "mm_language_model")
 
 
@@ -76,6 +77,30 @@ class RunArguments:
     mm_projector_lr: float = option(0.0, "learning rate of the projector (0: learning_rate)")
     muon_lr: float = option(
         0.0, "learning rate of Muon for the matrices of layers and projector (0: AdamW for all)"
+    )
+    lora_rank: int = option(
+        0, "train the language model by LoRA adapters of this rank (0: in full)"
+    )
+    lora_alpha: float = option(32.0, "scale of the adapters: alpha / rank")
+    lora_dropout: float = option(0.0, "dropout before the adapters")
+    lora_targets: str = option(",".join(LORA_TARGETS), "projections with adapters, comma-separated")
+    stratified_t: bool = option(
+        False, "spread the noise levels evenly over the global batch, not drawn one by one"
+    )
+    check_data: bool = option(
+        False, "read every entry, report all problems at once, and stop: no training"
+    )
+    on_bad_sample: str = option(
+        "error", "a sample that cannot be read: end the run, or count and skip", ("error", "skip")
+    )
+    on_nonfinite: str = option(
+        "stop", "a step whose loss or gradient is no number", ("stop", "skip")
+    )
+    sample_reports: int = option(
+        4, "validation reports written at each evaluation, for TensorBoard (0: none)"
+    )
+    resume_changed: bool = option(
+        False, "continue a run although its configuration changed; the differences are printed"
     )
     overwrite: bool = option(False, "delete another run in output_dir first")
 
@@ -152,6 +177,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     try:
         check_arguments(groups[0], groups[1])
         training = TrainingArguments(**vars(given))
+        check_training(groups[2], training)
     except ValueError as error:
         parser.error(str(error))
     return Arguments(*groups, training)
@@ -174,6 +200,21 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
             )
     if not parts:
         raise ValueError(f"--mm_tunable_parts is empty; choose from {TUNABLE_PARTS}")
+
+
+def check_training(run: RunArguments, training: TrainingArguments) -> None:
+    """ValueError for options of the Trainer that this project's loop cannot honour."""
+    if training.n_gpu > 1:
+        raise ValueError(
+            f"{training.n_gpu} GPUs and one process: start one process per GPU, as the scripts in "
+            "train/scripts do (torchrun), or choose one with CUDA_VISIBLE_DEVICES"
+        )
+    if training.dataloader_drop_last:
+        raise ValueError("--dataloader_drop_last: the last batch is filled up, leave it out")
+    if training.auto_find_batch_size:
+        raise ValueError("--auto_find_batch_size would change the run as it goes; set a batch size")
+    if training.deepspeed and run.on_nonfinite == "skip" and not training.bf16:
+        raise ValueError("--on_nonfinite skip with --deepspeed needs --bf16 true")
 
 
 def tunable_parts(model: ModelArguments) -> list[str]:

@@ -10,16 +10,28 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from llava.train.arguments import Arguments, build_parser, parse_arguments, tunable_parts
+from llava.train import exits
+from llava.train.arguments import (
+    Arguments,
+    DataArguments,
+    build_parser,
+    parse_arguments,
+    tunable_parts,
+)
+from llava.train.exits import NonFiniteError, SharedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, TrainingArguments
 
     from llava.data.dataset import ReportDataset
+    from llava.data.entry import Entry
     from llava.model.builder import Loaded
+    from llava.model.lora import LoraSettings
+    from llava.train.guard import StopRequest
     from llava.train.llada_trainer import LLaDATrainer
+    from llava.train.saved_parts import SavedParts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,36 +39,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().parse_args(argv)  # prints the help and exits, before any heavy import
     arguments = parse_arguments(argv)
     try:
-        train(arguments)
+        return check_data(arguments) if arguments.run.check_data else train(arguments)
+    except SharedError as error:  # raised by every process: one message is enough
+        if arguments.training.process_index == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return exits.NONFINITE if isinstance(error, NonFiniteError) else exits.USAGE
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return exits.USAGE
 
 
-def train(arguments: Arguments) -> None:
-    """Run one stage. Raises ValueError or FileNotFoundError for what the user can mend."""
+def train(arguments: Arguments) -> int:
+    """Run one stage; returns the exit code (`llava.train.exits`).
+
+    Raises ValueError or FileNotFoundError for what the user can mend, SharedError likewise.
+    """
     import torch
     from transformers import set_seed
 
-    from llava.train.run_folder import finish_run, open_run
+    from llava.train import processes
+    from llava.train.guard import StopRequest
+    from llava.train.run_folder import finish_run, note_interruption, open_run
 
-    resume = open_run(arguments)
-    set_seed(arguments.training.seed)
-    torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
-    loaded = build_model(arguments)
-    trainer = build_trainer(arguments, loaded)
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model()
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        finish_run(arguments)
-    _leave_process_group()
+    with StopRequest() as stop:
+        resume = open_run(arguments)
+        set_seed(arguments.training.seed)
+        torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
+        trainer = build_trainer(arguments, build_model(arguments), stop)
+        trainer.train(resume_from_checkpoint=resume)
+        interrupted = trainer.guard.interrupted
+        if not interrupted:
+            trainer.save_final()
+        if arguments.training.should_save:
+            if interrupted:
+                note_interruption(arguments, trainer.state.global_step)
+            else:
+                finish_run(arguments)
+        processes.leave()
+    return exits.INTERRUPTED if interrupted else exits.DONE
+
+
+def check_data(arguments: Arguments) -> int:
+    """Read every entry and print every problem; 0 when there is none."""
+    from llava.train.check_data import check_files, list_files
+
+    loaded, data = build_model(arguments), arguments.data
+    files = [
+        file
+        for data_path in (data.data_path, data.eval_data_path)
+        for file in list_files(data_path, data.image_folder)
+    ]
+    sound = check_files(
+        files, lambda entries: build_dataset(arguments, loaded, entries), arguments.training
+    )
+    return exits.DONE if sound else exits.USAGE
 
 
 def build_model(arguments: Arguments) -> Loaded:
     """The model with everything frozen but the parts to train, and the projector of stage 1."""
     from llava.model.builder import build_from_backbones, load_projector
+    from llava.model.lora import add_lora
 
     model_arguments, data = arguments.model, arguments.data
     loaded = build_from_backbones(
@@ -76,50 +118,127 @@ def build_model(arguments: Arguments) -> Loaded:
         load_projector(loaded.model, model_arguments.pretrain_mm_mlp_adapter)
     model, parts = loaded.model, tunable_parts(model_arguments)
     model.requires_grad_(False)
+    lora = lora_settings(arguments)
+    if lora is not None:
+        add_lora(model, lora)
     model.mm_projector.requires_grad_("mm_mlp_adapter" in parts)
     model.vision_tower.requires_grad_("mm_vision_tower" in parts)
-    for module in (model.model, model.lm_head):
-        module.requires_grad_("mm_language_model" in parts)
+    if lora is None:
+        for module in (model.model, model.lm_head):
+            module.requires_grad_("mm_language_model" in parts)
     return loaded
 
 
-def build_trainer(arguments: Arguments, loaded: Loaded) -> LLaDATrainer:
+def lora_settings(arguments: Arguments) -> LoraSettings | None:
+    """None when the language model is not trained by adapters. Raises ValueError."""
+    from llava.model.lora import LoraSettings
+
+    run = arguments.run
+    if not run.lora_rank:
+        return None
+    if "mm_language_model" not in tunable_parts(arguments.model):
+        raise ValueError("--lora_rank needs mm_language_model among --mm_tunable_parts")
+    targets = tuple(name.strip() for name in run.lora_targets.split(",") if name.strip())
+    return LoraSettings(run.lora_rank, run.lora_alpha, run.lora_dropout, targets)
+
+
+def build_trainer(
+    arguments: Arguments, loaded: Loaded, stop: StopRequest | None = None
+) -> LLaDATrainer:
+    """stop: what asks the run to end early; nothing does when absent."""
     from llava.data.dataset import Collator
-    from llava.train.llada_trainer import LLaDATrainer
+    from llava.train.flops import StepCost
+    from llava.train.llada_trainer import LLaDATrainer, Policies
+    from llava.train.monitor import Monitor
+    from llava.train.optimizers import LearningRates
 
     run, training = arguments.run, arguments.training
-    training.remove_unused_columns = False
-    training.label_names = ["labels"]
-    training.disable_tqdm = True  # our own bar says more
-    evaluation = arguments.data.eval_data_path
-    return LLaDATrainer(
+    data = arguments.data
+    validation = _entries(data, data.eval_data_path) if data.eval_data_path else None
+    policies = Policies(
+        stratified_t=run.stratified_t,
+        on_bad_sample=run.on_bad_sample,
+        on_nonfinite=run.on_nonfinite,
+        save_total_limit=training.save_total_limit,
+        stop=stop,
+    )
+    _settle(training)
+    trainer = LLaDATrainer(
         loaded,
-        muon_lr=run.muon_lr,
-        projector_only=tunable_parts(arguments.model) == ["mm_mlp_adapter"],
-        learning_rates={
-            "vision_tower.": run.mm_vision_tower_lr or training.learning_rate,
-            "mm_projector.": run.mm_projector_lr or training.learning_rate,
-        },
+        rates=LearningRates(
+            default=training.learning_rate,
+            by_prefix={
+                "vision_tower.": run.mm_vision_tower_lr or training.learning_rate,
+                "mm_projector.": run.mm_projector_lr or training.learning_rate,
+            },
+            muon=run.muon_lr,
+        ),
+        saved_parts=_saved_parts(arguments, loaded),
+        policies=policies,
+        monitor=Monitor(
+            StepCost.of_model(loaded.model), loaded.model.image_layout, training.device
+        ),
         args=training,
         train_dataset=build_dataset(
-            arguments, loaded, arguments.data.data_path, arguments.data.context_dropout
+            arguments, loaded, _entries(data, data.data_path), data.context_dropout
         ),
-        eval_dataset=build_dataset(arguments, loaded, evaluation) if evaluation else None,
+        eval_dataset=build_dataset(arguments, loaded, validation) if validation else None,
         data_collator=Collator(loaded.model.config.pad_token_id),
         callbacks=_callbacks(),
     )
+    _report_samples(arguments, trainer)
+    return trainer
+
+
+def _entries(data: DataArguments, data_path: str) -> Sequence[Entry]:
+    from llava.data.entries import load_entries
+
+    return load_entries(data_path, data.image_folder or None)
+
+
+def _settle(training: TrainingArguments) -> None:
+    """What the Trainer must not do, because this project does it."""
+    training.remove_unused_columns = False
+    training.label_names = ["labels"]
+    training.disable_tqdm = True  # our own bar says more
+    training.logging_nan_inf_filter = False  # the guard looks at them
+    training.save_total_limit = None  # the Trainer would delete the last checkpoint for the best
+    training.greater_is_better = False
+    training.metric_for_best_model = "loss"
+
+
+def _saved_parts(arguments: Arguments, loaded: Loaded) -> SavedParts:
+    from llava.model.lora import Backbones
+    from llava.train.saved_parts import Adapters, ProjectorOnly, WholeModel
+
+    names = arguments.model
+    if arguments.run.lora_rank:
+        return Adapters(loaded, Backbones(names.model_name_or_path, names.vision_tower))
+    if tunable_parts(names) == ["mm_mlp_adapter"]:
+        return ProjectorOnly(loaded)
+    return WholeModel(loaded)
+
+
+def _report_samples(arguments: Arguments, trainer: LLaDATrainer) -> None:
+    """Have reports of validation samples written to TensorBoard, where it is used."""
+    from llava.train.sample_reports import SampleReports
+
+    count, validation = arguments.run.sample_reports, trainer.eval_dataset
+    if count and validation and "tensorboard" in arguments.training.report_to:
+        stride = max(1, len(validation) // count)
+        chosen = validation.entries[::stride][:count]
+        trainer.add_callback(SampleReports(trainer, chosen, arguments.data.answer_canvas))
 
 
 def build_dataset(
-    arguments: Arguments, loaded: Loaded, data_path: str, context_dropout: float = 0.0
+    arguments: Arguments, loaded: Loaded, entries: Sequence[Entry], context_dropout: float = 0.0
 ) -> ReportDataset:
     from llava.data.context import ContextDropout
     from llava.data.dataset import AnswerFill, ReportDataset
-    from llava.data.entries import load_entries
 
     data, seed = arguments.data, arguments.training.seed
     return ReportDataset(
-        load_entries(data_path, data.image_folder or None),
+        entries,
         loaded.tokenizer,
         loaded.image_processor,
         layout=loaded.model.image_layout,
@@ -131,19 +250,9 @@ def build_dataset(
 
 
 def _callbacks() -> list[TrainerCallback]:
-    from llava.train.epoch import TellEpoch
     from llava.train.progress import ProgressBar
 
-    return [ProgressBar(), TellEpoch()]
-
-
-def _leave_process_group() -> None:
-    """Without this, processes on CPU sometimes abort at exit."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    return [ProgressBar()]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by the stage scripts: how many processes, which precision, and the command itself.
+# Sourced by the stage scripts: how many processes on which nodes, which precision, and the command.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
@@ -19,27 +19,44 @@ else
   DEVICE_FLAGS=(--use_cpu true --bf16 "${BF16:-false}")
   export ACCELERATE_USE_CPU=true
 fi
+
+# Inside a SLURM step (srun) the nodes are SLURM's, unless NNODES, NODE_RANK or MASTER_ADDR say
+# otherwise. A task per node starts its node's processes; more tasks than nodes are the processes.
+NNODES="${NNODES:-${SLURM_STEP_NUM_NODES:-1}}"
+NODE_RANK="${NODE_RANK:-${SLURM_NODEID:-0}}"
+if [[ -z "${MASTER_ADDR:-}" && -n "${SLURM_STEP_NODELIST:-}" ]]; then
+  MASTER_ADDR="$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)"
+fi
+export MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}"
+export MASTER_PORT="${MASTER_PORT:-$(( 20000 + ${SLURM_JOB_ID:-9500} % 20000 ))}"
+PROCESSES=$(( NPROC * NNODES ))
+TASKS="${SLURM_STEP_NUM_TASKS:-1}"
+if (( TASKS > NNODES )); then
+  PROCESSES="$TASKS"
+  NPROC=$(( TASKS / NNODES ))
+  export RANK="$SLURM_PROCID" WORLD_SIZE="$TASKS"
+  export LOCAL_RANK="$(( SLURM_LOCALID % (GPUS > 0 ? GPUS : TASKS) ))"  # 0 where a task sees one GPU
+fi
 share_cores "$NPROC"
 
 GLOBAL_BATCH_SIZE="${GLOBAL_BATCH_SIZE:-64}"
 BATCH_SIZE="${BATCH_SIZE:-8}"
-PROCESSES=$(( NPROC * ${NNODES:-1} ))
 if (( GLOBAL_BATCH_SIZE % (BATCH_SIZE * PROCESSES) )); then
   log "GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE is not a multiple of BATCH_SIZE=$BATCH_SIZE times $PROCESSES processes"
   exit 2
 fi
 
 launch_training() {
-  local command=("$PYTHON" -m torch.distributed.run --nproc-per-node "$NPROC"
-    --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}"
-    --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
-  if [[ "${NNODES:-1}" -eq 1 ]]; then
-    command=("$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$NPROC")
+  local command=("$PYTHON" -m llava.train.launch --nproc-per-node "$NPROC" --nnodes "$NNODES"
+    --node-rank "$NODE_RANK" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT")
+  if (( NNODES == 1 )); then
+    command=("$PYTHON" -m llava.train.launch --standalone --nproc-per-node "$NPROC")
   fi
-  if [[ "$PROCESSES" -eq 1 ]]; then
+  if (( PROCESSES == 1 || TASKS > NNODES )); then
     command=("$PYTHON")
   fi
-  "${command[@]}" -m llava.train.train \
+  # exec, so that a signal to this script reaches the run, and the run's exit code the caller.
+  exec "${command[@]}" -m llava.train.train \
     --model_name_or_path "$LANGUAGE_MODEL" \
     --vision_tower "$VISION_TOWER" \
     --version "${VERSION:-qwen}" \
@@ -59,7 +76,7 @@ launch_training() {
     --weight_decay "${WEIGHT_DECAY:-0}" \
     --logging_steps "${LOGGING_STEPS:-1}" \
     --save_steps "${SAVE_STEPS:-500}" \
-    --save_total_limit 1 \
+    --save_total_limit "${SAVE_TOTAL_LIMIT:-2}" \
     --dataloader_num_workers "${WORKERS:-4}" \
     --gradient_checkpointing "${GRADIENT_CHECKPOINTING:-false}" \
     --report_to "${REPORT_TO:-tensorboard}" \

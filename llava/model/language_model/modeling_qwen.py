@@ -21,7 +21,11 @@ from transformers import Qwen3ForCausalLM
 from transformers.utils import ModelOutput
 
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.loss import masked_diffusion_loss, token_cross_entropy
+from llava.diffusion.loss import (
+    cross_entropy_by_copy,
+    masked_diffusion_loss,
+    token_cross_entropy,
+)
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
 from llava.model.language_model.attention import (
     key_mask,
@@ -36,10 +40,17 @@ from llava.model.language_model.packing import pack, packed_layer, unpack
 
 @dataclass
 class MaskedDiffusionOutput(ModelOutput):
-    """loss: scalar, mean over samples. sample_loss: (B,) fp32, its terms. logits: (B, L, V)."""
+    """loss: scalar, mean over samples. sample_loss: (B,) fp32, its terms. logits: (B, L, V).
+
+    To report, without gradient, per masked copy (K, B): copy_ce, its summed cross-entropy,
+    copy_tokens, how many tokens it hides, and copy_p, the probability they were hidden with.
+    """
 
     loss: Tensor | None = None
     sample_loss: Tensor | None = None
+    copy_ce: Tensor | None = None
+    copy_tokens: Tensor | None = None
+    copy_p: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -114,7 +125,13 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         sample_loss = masked_diffusion_loss(
             token_ce, masked, p_mask, target_mask.sum(dim=1), self.config.loss_weighting
         )
-        return MaskedDiffusionOutput(loss=sample_loss.mean(), sample_loss=sample_loss)
+        return MaskedDiffusionOutput(
+            loss=sample_loss.mean(),
+            sample_loss=sample_loss,
+            copy_ce=cross_entropy_by_copy(token_ce.detach(), masked),
+            copy_tokens=masked.sum(dim=-1),
+            copy_p=p_mask,
+        )
 
     def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
         """The masked copies: each view, followed by its complement when the config pairs them."""

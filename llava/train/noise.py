@@ -1,0 +1,32 @@
+"""The noise of training and of validation: a function of (seed, step, sample), of nothing else.
+
+Second stage of the training loop: not of the number of processes, the batch's composition or its
+padding; so that a step gives the same loss on one process and on many, and after a restart.
+"""
+
+import torch
+from torch import Tensor
+
+from llava.diffusion.masking import Noise, row_seed, seeded_noise
+from llava.diffusion.schedule import stratified_times
+
+EVALUATION_STEP = -1
+"""Step that seeds the noise of every evaluation: the same noise, so the same number, each time."""
+
+
+def training_noise(
+    target_mask: Tensor, samples: list[int], step: int, seed: int, t: Tensor | None = None
+) -> Noise:
+    """target_mask: (B, L) bool. samples: B dataset indices. t: (B,), drawn per sample if absent."""
+    seeds = [row_seed(seed, step, sample) for sample in samples]
+    return seeded_noise(target_mask, seeds, t)
+
+
+def stratified_step_times(step: int, seed: int, size: int) -> Tensor:
+    """One time per place of a global batch of `size` samples, one per stratum. (size,) fp32."""
+    return stratified_times(size, torch.Generator().manual_seed(row_seed(seed, step, -2)))
+
+
+def evaluation_times(samples: int, seed: int) -> Tensor:
+    """The fixed times of a validation set, stratified over all of it. (samples,) fp32."""
+    return stratified_step_times(EVALUATION_STEP, seed, samples)

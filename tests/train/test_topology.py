@@ -1,0 +1,53 @@
+"""The same global batches on one process and on several, with and without accumulation."""
+
+import pytest
+import torch
+from training_runs import losses, run, weights
+
+LAYOUTS = {
+    "1x8": (1, 8, 1),
+    "2x4": (2, 4, 1),
+    "1x2, four times": (1, 2, 4),
+    "2x2, twice": (2, 2, 2),
+}
+"""Processes, samples at a time, accumulation steps."""
+NO_GRADIENT = "k_proj.bias"
+"""Of the vision tower: a constant added to every key changes no attention, and Adam turns what
+rounding leaves of that gradient into full steps."""
+
+
+def flags(batch: int, accumulation: int) -> tuple[str, ...]:
+    return (
+        *("--per_device_train_batch_size", str(batch)),
+        *("--gradient_accumulation_steps", str(accumulation)),
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, command):
+    folder = tmp_path_factory.mktemp("topology")
+    done = {}
+    for name, (processes, batch, accumulation) in LAYOUTS.items():
+        output = folder / name
+        arguments = command(output, *flags(batch, accumulation), "--stratified_t", "true")
+        codes = run(arguments, folder / "log", processes)
+        assert codes == [0] * processes, (folder / "log").read_text()[-3000:]
+        done[name] = output
+    return done
+
+
+def test_the_loss_curve_does_not_depend_on_the_topology(runs):
+    reference = losses(runs["1x8"])
+    assert len(reference) == 4
+    for name, output in runs.items():
+        assert losses(output) == pytest.approx(reference, rel=1e-5, abs=1e-5), name
+
+
+def test_the_final_weights_do_not_depend_on_the_topology(runs):
+    reference = weights(runs["1x8"])
+    for name, output in runs.items():
+        for key, value in weights(output).items():
+            if not key.endswith(NO_GRADIENT):
+                torch.testing.assert_close(
+                    value, reference[key], rtol=0, atol=1e-4, msg=f"{name}: {key}"
+                )
