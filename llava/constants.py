@@ -18,7 +18,9 @@ SYSTEM_PROMPT = (
     "You are an assistant in radiology, responsible for analyzing medical imaging studies and "
     "generating detailed, structured, and accurate radiology reports."
 )
-ASSISTANT_PROMPT = "<image>\nProvide a detailed description of the findings in the radiology image."
+QUESTION = "Provide a detailed description of the findings in the radiology image."
+ASSISTANT_PROMPT = f"{IMAGE_PLACEHOLDER}\n{QUESTION}"
+"""The question about one image; several stand before QUESTION with a word of role each."""
 CLINICAL_PROMPT = "Following clinical context:"
 CLINICAL_FIELDS = ("indication", "comparison", "history", "technique")
 PRIOR_REPORT = "Prior report:"

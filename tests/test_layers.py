@@ -49,6 +49,7 @@ LAYERS = {
     "llava.data.phantom*": 2,
     "llava.data.records": 2,
     "llava.data.resize": 2,
+    "llava.data.study_views": 2,
     "llava.data.sections": 2,
     "llava.data.tables": 2,
     "llava.data.writer": 2,

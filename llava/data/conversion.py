@@ -16,7 +16,8 @@ from pathlib import Path
 from llava.data.cleaning import shown
 from llava.data.counts import ConversionReport
 from llava.data.records import MISSING, Locate, Study, convert
-from llava.data.writer import check_output, write_splits
+from llava.data.study_views import convert_studies
+from llava.data.writer import Conversation, check_output, write_splits
 from llava.mm_utils import resolve_image_path
 
 SECTIONS = {
@@ -32,12 +33,21 @@ class Source:
     """A collection as a conversion takes it.
 
     studies: read as they are asked for. locate: listed image -> path under the image root.
-    per_study: "all" images of a study, or the "first" that exists.
+    per_study: a sample for each of "all" images, for the "first" that exists, or one of
+    "all-views"; then `prior` adds the study before.
     """
 
     studies: Iterable[Study]
     locate: Locate
     per_study: str = "all"
+    prior: bool = False
+
+    def convert(self, report: ConversionReport) -> dict[str, list[Conversation]]:
+        if self.per_study == "all-views":
+            return convert_studies(self.studies, self.locate, report, self.prior)
+        if self.prior:
+            raise ValueError("--prior shows the study before: it needs --per-study all-views")
+        return convert(self.studies, self.locate, report, self.per_study)
 
 
 def add_options(parser: argparse.ArgumentParser, image_root: str) -> None:
@@ -72,11 +82,12 @@ def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) 
     def command() -> None:
         check_output(arguments.output, arguments.overwrite)
         opened, report = source(), ConversionReport()
-        conversations = convert(opened.studies, opened.locate, report, opened.per_study)
+        conversations = opened.convert(report)
         print(report.table())
         _check_result(report)
-        for path in write_splits(conversations, arguments.output, arguments.overwrite):
-            print(f"wrote {path}")
+        paths = write_splits(conversations, arguments.output, arguments.overwrite)
+        for path, samples in zip(paths, conversations.values(), strict=True):
+            print(f"wrote {path}: {len(samples)} samples")
 
     return run_command(command)
 

@@ -35,7 +35,10 @@ def split_name(value: object, where: str) -> str:
 
 @dataclass
 class SplitCounts:
-    """entries = converted + skipped entries; images = samples + skipped images."""
+    """entries = converted + skipped entries; images = samples + skipped images.
+
+    samples: images that are in a sample; one each, unless a sample has several.
+    """
 
     entries: int = 0
     converted: int = 0
@@ -95,7 +98,7 @@ class ConversionReport:
                 "= converted",
                 "+ skipped",
                 "images",
-                "= samples",
+                "= used",
                 "+ skipped",
             )
         ]

@@ -19,9 +19,11 @@ is the answer that the scores are computed against.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from llava.constants import CLINICAL_FIELDS
 from llava.data.cleaning import present_text, shown
@@ -33,9 +35,10 @@ from llava.data.records import PER_STUDY, Locate, Study, image_name
 _FILES = "files"
 
 
-def read_annotation(path: Path) -> Iterator[Study]:
+def read_annotation(path: Path, whole_studies: bool = False) -> Iterator[Study]:
     """The entries of an annotation file, in its order; the module says what is accepted.
 
+    whole_studies: also read view_position, study_id, subject_id, study_date and study_time.
     Raises ValueError naming the file, the entry, the field and the value on anything else.
     """
     for split, where, entry in _entries(_load_json(path), path):
@@ -47,6 +50,7 @@ def read_annotation(path: Path) -> Iterator[Study]:
             images=images,
             report=clean_report(report or ""),
             context=_context(entry, where),
+            **(_place(entry, len(images), where) if whole_studies else {}),
         )
 
 
@@ -63,6 +67,46 @@ def image_locator(root: Path, check: bool) -> Locate:
         return both if check else [both[prefixed]]
 
     return locator(root, check, forms)
+
+
+def _place(entry: Mapping[str, object], images: int, where: str) -> dict[str, Any]:
+    """The fields of `Study` that say which study an entry is of, and what its images show."""
+    views = entry.get("view_position") or []
+    views = [views] if isinstance(views, str) else views
+    if not isinstance(views, list) or (views and len(views) != images):
+        raise ValueError(
+            f"{where}, 'view_position' is {shown(views)} for {images} images; give one for each"
+        )
+    return {
+        "views": tuple(present_text(v, f"{where}, 'view_position'") or "" for v in views),
+        "study": _name(entry, "study_id", where),
+        "subject": _name(entry, "subject_id", where),
+        "taken": _taken(entry, where),
+    }
+
+
+def _name(entry: Mapping[str, object], key: str, where: str) -> str:
+    """A number or text of an entry; "" where it is absent."""
+    value = entry.get(key)
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if number else (present_text(value, f"{where}, {key!r}") or "").strip()
+
+
+def _taken(entry: Mapping[str, object], where: str) -> str:
+    """Date and time so that later sorts behind earlier; "" without a date.
+
+    As PhysioNet writes them: 21800506, and 94511.25 for 09:45:11 and a quarter of a second.
+    """
+    date, time = (_name(entry, key, where) for key in ("study_date", "study_time"))
+    if not date:
+        return ""
+    if not re.fullmatch(r"\d{8}", date) or not re.fullmatch(r"(\d{1,6}(\.\d*)?)?", time):
+        raise ValueError(
+            f"{where}: 'study_date' is {shown(date)} and 'study_time' {shown(time)}; "
+            "write YYYYMMDD and HHMMSS"
+        )
+    seconds, _, fraction = time.partition(".")
+    return f"{date} {seconds:0>6}.{fraction}"
 
 
 def _load_json(path: Path) -> object:
@@ -123,10 +167,7 @@ def _images(value: object, where: str) -> tuple[str, ...]:
 
 def _entry_id(entry: Mapping[str, object], images: Sequence[str], where: str) -> str:
     """The entry's own id, else the name of its first image, else its place in the file."""
-    value = entry.get("id")
-    number = isinstance(value, int) and not isinstance(value, bool)
-    given = str(value) if number else present_text(value, f"{where}, 'id'")
-    return (given or "").strip() or (image_name(images[0]) if images else where)
+    return _name(entry, "id", where) or (image_name(images[0]) if images else where)
 
 
 def _context(entry: Mapping[str, object], where: str) -> dict[str, str]:
@@ -170,7 +211,13 @@ def _parser() -> argparse.ArgumentParser:
         "--per-study",
         choices=PER_STUDY,
         default="all",
-        help="of an entry with several images, take all (default) or the first that exists",
+        help="of an entry with several images, take all (default) or the first that exists, a "
+        "sample each; all-views: one sample per study, with an <image> for each of its views",
+    )
+    parser.add_argument(
+        "--prior",
+        action="store_true",
+        help="with all-views: also show the subject's study before, a frontal view and its report",
     )
     return parser
 
@@ -185,7 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def source() -> Source:
         locate = image_locator(arguments.image_root, arguments.image_check)
-        return Source(read_annotation(arguments.annotation), locate, arguments.per_study)
+        studies = read_annotation(arguments.annotation, arguments.per_study == "all-views")
+        return Source(studies, locate, arguments.per_study, arguments.prior)
 
     return run_conversion(arguments, source)
 

@@ -13,12 +13,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from llava.constants import ASSISTANT_PROMPT, CLINICAL_FIELDS, CLINICAL_PROMPT
+from llava.constants import (
+    CLINICAL_FIELDS,
+    CLINICAL_PROMPT,
+    IMAGE_PLACEHOLDER,
+    PRIOR_REPORT,
+    QUESTION,
+)
 from llava.data.cleaning import shown, unusable_because
 from llava.data.counts import SPLITS, ConversionReport
 from llava.data.writer import Conversation
 
-PER_STUDY = ("all", "first")
+PER_STUDY = ("all", "first", "all-views")
+"""--per-study; the last is made by `study_views`, the others by `convert`."""
 MISSING = "file not found under the image root"
 NOT_FIRST = "not the first of its entry (--per-study first)"
 REPEATED = "repeats an earlier sample"
@@ -37,6 +44,8 @@ class Study:
     context: the clinical fields that exist, keys from CLINICAL_FIELDS.
     problem: why the reader cannot use this entry at all; None when it can.
     set_aside: images of the entry that the reader leaves out, each with its reason.
+    views: view position of each image, for `study_views`, as are the next three; "" is unknown.
+    study, subject: the source's names of them. taken: when; later sorts behind earlier.
     """
 
     id: str
@@ -46,13 +55,20 @@ class Study:
     context: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
     set_aside: tuple[tuple[str, str], ...] = ()
+    views: tuple[str, ...] = ()
+    study: str = ""
+    subject: str = ""
+    taken: str = ""
 
 
-def human_turn(context: Mapping[str, str | None]) -> str:
-    """The question about one image, with the clinical fields that `context` holds.
+def human_turn(
+    context: Mapping[str, str | None], roles: Sequence[str] = (), prior_report: str | None = None
+) -> str:
+    """The question, with the clinical fields that `context` holds.
 
-    context: keys from CLINICAL_FIELDS; None and blank mean absent.
-    Raises ValueError on any other key.
+    context: keys from CLINICAL_FIELDS; None and blank mean absent. roles: the word before each
+    image ("Frontal", "Prior lateral"); without any, there is one image and no word.
+    prior_report: of the study before. Raises ValueError on an unknown key of `context`.
     """
     unknown = [key for key in context if key not in CLINICAL_FIELDS]
     if unknown:
@@ -62,7 +78,11 @@ def human_turn(context: Mapping[str, str | None]) -> str:
         )
     given = [(name, (context.get(name) or "").strip()) for name in CLINICAL_FIELDS]
     fields = [f"{name.capitalize()}: {text}" for name, text in given if text]
-    return " ".join([ASSISTANT_PROMPT, CLINICAL_PROMPT, *fields]) if fields else ASSISTANT_PROMPT
+    if prior_report:
+        fields.append(f"{PRIOR_REPORT} {prior_report}")
+    images = [f"{role}: {IMAGE_PLACEHOLDER}" for role in roles] or [IMAGE_PLACEHOLDER]
+    question = "\n".join([*images, QUESTION])
+    return " ".join([question, CLINICAL_PROMPT, *fields]) if fields else question
 
 
 def to_conversation(
@@ -112,7 +132,7 @@ class _Converter:
         counts.images += len(study.images) + len(study.set_aside)
         for image, reason in study.set_aside:
             self.report.skip_image(study.split, reason, image)
-        problem = _problem(study)
+        problem = problem_of(study)
         if problem:
             for image in study.images:
                 self.report.skip_image(study.split, IN_SKIPPED_ENTRY, image)
@@ -180,7 +200,7 @@ def _owners(studies: Sequence[Study]) -> dict[tuple[str, str], set[str]]:
     return owners
 
 
-def _problem(study: Study) -> str | None:
+def problem_of(study: Study) -> str | None:
     """Why nothing of the study can be used, or None."""
     if study.problem:
         return study.problem

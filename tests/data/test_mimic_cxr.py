@@ -228,7 +228,7 @@ def command_line(*arguments):
 def test_help_reads_well_without_heavy_imports():
     done = command_line("--help")
     assert done.returncode == 0
-    for flag in ("--annotation", "--image-root", "--output", "--per-study {all,first}"):
+    for flag in ("--annotation", "--image-root", "--output", "--per-study {all,first,all-views}"):
         assert flag in done.stdout
     for heavy in ("torch", "transformers", "pydicom", "numpy"):
         assert f" {heavy}\n" not in done.stderr
