@@ -201,14 +201,14 @@ def classes_of(reports: Sequence[Report], read: Read) -> dict[str, dict[str, int
 
 def speed(reports: Sequence[Report]) -> dict[str, float]:
     """Reports per second on one core: as they come, and with every sentence read anew."""
-    labeler._read.cache_clear()
+    labeler.read_sentence.cache_clear()
     start = time.process_time()
     for report in reports:
         label_report(report.text)
     as_they_come = len(reports) / (time.process_time() - start)
     start = time.process_time()
     for report in reports[:500]:
-        labeler._read.cache_clear()
+        labeler.read_sentence.cache_clear()
         label_report(report.text)
     return {"as_they_come": as_they_come, "nothing_remembered": 500 / (time.process_time() - start)}
 
@@ -245,7 +245,15 @@ def main() -> None:
         for error in errors_of(reports, by_rules("as_negative")):
             print(f"{error.uid},{error.finding},{error.kind}")
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+        args.output.write_text(json.dumps(_rounded(result), indent=1) + "\n")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -6,8 +6,13 @@ Between `report_language.find_mentions` and the labels: a `Mention` and the sent
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from llava.eval.report_language import Mention, hide
+
+REACH = 400
+"""Characters that a word reaches at most, so that a text which repeats itself stays quick to read.
+No list in a report is that long."""
 
 SEEN = (
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|appreciated|detected|demonstrated"
@@ -42,6 +47,7 @@ ANEW = (
     r"(?:a|an|the|there|is|are|mild\w*|moderate\w*|severe\w*|small|large|tiny|stable|persistent|new"
     r"|unchanged|known|left|right|bilateral|its|but|also|only|evidence)"
 )
+NOT_SEEN = re.compile(rf"not (?:\w+ )?{SEEN}")
 ENDS_DENIAL = re.compile(
     r"\b(?:but|however|although|though|whereas|while|yet|except\w*|aside from|apart from|other than"
     r"|besides|which|there (?:is|are|has|remains|persists)|instead|nevertheless|despite|save for)\b"
@@ -67,17 +73,23 @@ AFFIRMS = re.compile(
 
 def denied(sentence: str, mention: Mention, mentions: list[Mention]) -> bool:
     """Whether the sentence says that the finding is absent."""
-    plain = NO_DENIAL.sub(hide, sentence)
+    plain = _readable(sentence)
     for other in mentions:
         if other.pattern.own_negation:
             plain = plain[: other.start] + "#" * (other.end - other.start) + plain[other.end :]
     return _denied_ahead(plain, mention, mentions) or _denied_behind(plain, mention)
 
 
+@lru_cache(maxsize=64)
+def _readable(sentence: str) -> str:
+    """The sentence without the words of denial that deny nothing; the same for all its mentions."""
+    return NO_DENIAL.sub(hide, sentence)
+
+
 def _denied_ahead(plain: str, mention: Mention, mentions: list[Mention]) -> bool:
     """By a word that stands before it ("no", "without") and reaches it."""
-    for cue in DENIES.finditer(plain, 0, mention.end):
-        about_earlier = re.match(rf"not (?:\w+ )?{SEEN}", plain[cue.start() :]) and any(
+    for cue in DENIES.finditer(plain, max(0, mention.start - REACH), mention.end):
+        about_earlier = NOT_SEEN.match(plain, cue.start()) and any(
             other.end <= cue.start() for other in mentions
         )
         if about_earlier:
@@ -89,7 +101,7 @@ def _denied_ahead(plain: str, mention: Mention, mentions: list[Mention]) -> bool
 
 def _denied_behind(plain: str, mention: Mention) -> bool:
     """By a word that stands after it ("is absent", "has resolved") and is about it."""
-    cue = DENIED_BEFORE.search(plain, mention.end)
+    cue = DENIED_BEFORE.search(plain, mention.end, mention.end + REACH)
     if not cue:
         return False
     between = plain[mention.end : cue.start()]

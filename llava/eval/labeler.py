@@ -15,7 +15,7 @@ from functools import lru_cache
 from llava.eval.denial import denied
 from llava.eval.labeler_scope import asked_for, called_normal, uncertain
 from llava.eval.labeler_vocabulary import PATTERNS
-from llava.eval.report_language import find_mentions, plain_text, split_sentences
+from llava.eval.report_language import Mention, find_mentions, plain_text, split_sentences
 
 FINDINGS = (
     "Enlarged Cardiomediastinum",
@@ -41,13 +41,13 @@ def label_report(text: str) -> dict[str, int | None]:
     """Each of FINDINGS -> 1 stated, 0 denied, -1 left open, None not mentioned.
 
     Where sentences disagree, stated outweighs left open and that outweighs denied. "No Finding" is
-    1 or None, as CheXpert has it: 1 when the text calls something normal or absent and nothing
-    abnormal is stated or left open, devices apart. An empty text gives None throughout.
+    1 or None, as CheXpert has it: 1 when the text speaks of anything that is known here and states
+    or leaves open nothing abnormal, devices apart. A text without content gives None throughout.
     """
     said: dict[str, set[int]] = {}
     for sentence in split_sentences(plain_text(text)):
-        for finding, value in _read(sentence):
-            said.setdefault(finding, set()).add(value)
+        for name, value in read_sentence(sentence):
+            said.setdefault(name, set()).add(value)
     labels = {finding: _strongest(said.get(finding, ())) for finding in FINDINGS}
     abnormal = any(
         {POSITIVE, UNCERTAIN} & values for name, values in said.items() if name != "Support Devices"
@@ -56,27 +56,29 @@ def label_report(text: str) -> dict[str, int | None]:
     return labels
 
 
+@lru_cache(maxsize=1 << 15)
+def read_sentence(sentence: str) -> tuple[tuple[str, int], ...]:
+    """(finding, OTHER or NORMAL; value) of every mention in one of `split_sentences`.
+
+    Reports repeat their sentences, so it remembers what it has read.
+    """
+    mentions = find_mentions(sentence, PATTERNS)
+    return tuple(
+        (mention.finding, _value(sentence, mention, mentions))
+        for mention in mentions
+        if not asked_for(sentence, mention)
+    )
+
+
+def _value(sentence: str, mention: Mention, mentions: list[Mention]) -> int:
+    if mention.pattern.absent or denied(sentence, mention, mentions):
+        return NEGATIVE
+    if called_normal(sentence, mention):
+        return NEGATIVE
+    if mention.pattern.hedged or uncertain(sentence, mention):
+        return UNCERTAIN
+    return POSITIVE
+
+
 def _strongest(values: Iterable[int]) -> int | None:
     return next((value for value in (POSITIVE, UNCERTAIN, NEGATIVE) if value in values), None)
-
-
-@lru_cache(maxsize=1 << 15)
-def _read(sentence: str) -> tuple[tuple[str, int], ...]:
-    """(finding, value) of every mention; reports repeat their sentences, so it remembers."""
-    mentions = find_mentions(sentence, PATTERNS)
-    result = []
-    for mention in mentions:
-        if asked_for(sentence, mention):
-            continue
-        if (
-            mention.pattern.absent
-            or denied(sentence, mention, mentions)
-            or called_normal(sentence, mention)
-        ):
-            value = NEGATIVE
-        elif mention.pattern.hedged or uncertain(sentence, mention):
-            value = UNCERTAIN
-        else:
-            value = POSITIVE
-        result.append((mention.finding, value))
-    return tuple(result)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from llava.eval.denial import REACH
 from llava.eval.report_language import Mention
 
 BEFORE = re.compile(
@@ -40,10 +41,10 @@ CALLED_NORMAL = re.compile(
 
 def uncertain(sentence: str, mention: Mention) -> bool:
     """Whether a word of doubt stands before or behind the mention and reaches it."""
-    for cue in BEFORE.finditer(sentence, 0, mention.start):
+    for cue in BEFORE.finditer(sentence, max(0, mention.start - REACH), mention.start):
         if not ENDS.search(sentence, cue.end(), mention.start):
             return True
-    cue = BEHIND.search(sentence, mention.end)
+    cue = BEHIND.search(sentence, mention.end, mention.end + REACH)
     return bool(cue) and not ENDS_AHEAD.search(sentence, mention.end, cue.start())
 
 
@@ -54,5 +55,5 @@ def called_normal(sentence: str, mention: Mention) -> bool:
 
 def asked_for(sentence: str, mention: Mention) -> bool:
     """Whether the sentence only asks for it: "evaluate for pneumonia", "if pneumonia is likely"."""
-    cues = list(ASKED.finditer(sentence, 0, mention.start))
+    cues = list(ASKED.finditer(sentence, max(0, mention.start - REACH), mention.start))
     return bool(cues) and not ENDS.search(sentence, cues[-1].end(), mention.start)

@@ -48,9 +48,8 @@ DEVICES = (
         "Support Devices",
         r"pace ?makers?|pacers?|pacing|aicds?|icds?|defibrillators?|cardioverter\w*",
         r"(?:pulse |battery )?generators?|(?:loop recorder|\w*stimulator)s?|l?vads?",
-        r"(?:ett|ngt|ogt|dht|picc?|cvc|cvl|iabp|tips)(?: lines?| catheters?| (?:noted|shunt))?"
-        r"(?= |,|$)(?<!tips)",
-        r"tips (?:noted|shunt|stent)",
+        r"(?:ett|ngt|ogt|dht|picc?|cvc|cvl|iabp)s?(?: lines?| catheters?)?|tips (?:noted|shunt"
+        r"|stent)",
         r"catheters?|cannula\w*|(?:port ?a ?|porta ?|perma?|vas ?|medi ?)(?:caths?|ports?)",
         r"(?:chest |infusion |central venous |subclavian |jugular )?ports?|infusaports?",
         r"(?:central|picc?|venous|subclavian|jugular|ij|arterial|dialysis|vascular)(?: venous)?"
