@@ -25,7 +25,8 @@ MODULES = (
     "llava.generate",
 )
 PROBE = """
-import runpy, sys
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname({name!r}))  # as python does for a script
 sys.argv = [{name!r}, "--help"]
 try:
     runpy.{runner}({name!r}, run_name="__main__")
@@ -57,7 +58,7 @@ def test_help_is_quick_and_tells_what_the_command_does(module):
     assert len(text.splitlines()) > 5
 
 
-@pytest.mark.parametrize("name", ["build_mimic", "real_size"])
+@pytest.mark.parametrize("name", ["build_mimic", "labeler", "real_size"])
 def test_the_benchmarks_help_is_quick_too(name):
     assert "--output" in help_of(f"bench/{name}.py", "run_path")
 
