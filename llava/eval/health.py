@@ -44,6 +44,8 @@ _NO_COMPARISON = re.compile(
     r"|\bcomparisons?:? (?:\w+ )?(?:none|not available|unavailable)\b"
 )
 _GIVEN = re.compile(r"\bComparison:\s*(.*?)(?=\s*\b(?:History|Technique|Indication):|\s*$)", re.S)
+_PRIOR_SHOWN = re.compile(r"\bPrior \w+:")
+"""The role of an earlier study's image, or the head of its report, in a human turn."""
 _NONE_GIVEN = re.compile(
     r"(?:none|no|not|n/?a|nil|unavailable|comparison|prior|priors|previous|available|exams?"
     r"|studies|study|for|films?|radiographs?|\W)*"
@@ -118,7 +120,9 @@ def compares(text: str) -> bool:
 
 
 def comparison_given(context: str) -> bool:
-    """Whether the human turn names an earlier examination; "Comparison: None" names none."""
+    """Whether the human turn names or shows an earlier examination; "Comparison: None" does not."""
+    if _PRIOR_SHOWN.search(context):
+        return True
     given = _GIVEN.search(context)
     return bool(given) and not _NONE_GIVEN.fullmatch(given[1].lower())
 

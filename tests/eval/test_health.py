@@ -90,6 +90,8 @@ def test_saying_that_there_is_no_prior_study_is_no_comparison(text):
         ("Comparison: No prior studies. Technique: PA", False),
         ("Comparison: Chest radiograph of May History: fever", True),
         ("Comparison: CT", True),
+        ("Frontal: \nPrior frontal: \nDescribe. Comparison: None.", True),
+        ("Describe. Prior report: The lungs are clear.", True),
     ],
 )
 def test_a_comparison_field_that_names_none_gives_none(context, given):
