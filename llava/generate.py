@@ -32,6 +32,10 @@ _SAMPLING = {
     "update_ratio": (float, "cache interval: share of the canvas computed in between"),
     "seed": (int, "of sampling"),
 }
+_FLAGS = {
+    "exact": "refuse a cache that is an approximation",
+    "skip_tail": "decide nothing behind the end of the text",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     decoding = parser.add_argument_group("decoding")
     for name, (kind, text) in _SAMPLING.items():
         decoding.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    decoding.add_argument(
-        "--exact", action="store_true", help="refuse a cache that is an approximation"
-    )
+    for name, text in _FLAGS.items():
+        decoding.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     decoding.add_argument(
         "--stop", action="append", default=[], help="end the text here; can be repeated"
     )
@@ -80,7 +83,8 @@ def _write(args: argparse.Namespace) -> str:
 
     settings: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
     settings = {name: value for name, value in settings.items() if value is not None}
-    sampling = SamplingConfig.from_dict({**settings, "exact": args.exact, "stop": tuple(args.stop)})
+    settings |= {name: getattr(args, name) for name in _FLAGS}
+    sampling = SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
     writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
     prompt = human_turn({name: getattr(args, name) for name in CLINICAL_FIELDS})
     request = Request((args.image,), prompt, template=args.template)

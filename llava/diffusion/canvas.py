@@ -88,15 +88,22 @@ class Canvas:
         for field in fields(self):
             getattr(whole, field.name)[self.origin] = getattr(self, field.name)
 
-    def current_window(self) -> tuple[Tensor, Tensor]:
-        """The first block of each row with undecided positions (B,), and those positions (B, R)."""
+    def current_window(self, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The first block of each row with undecided positions (B,), and those positions (B, R).
+
+        before: (B,), only positions in front of it; some of them are undecided.
+        """
         batch, blocks = self.block_steps.shape
-        by_block = self.undecided.view(batch, blocks, -1)
+        candidates = self.undecided
+        if before is not None:
+            position = torch.arange(candidates.shape[1], device=before.device)
+            candidates = candidates & (position < before[:, None])
+        by_block = candidates.view(batch, blocks, -1)
         block = by_block.any(dim=2).long().argmax(dim=1)
         window = torch.zeros_like(by_block)
         rows = torch.arange(batch, device=block.device)
         window[rows, block] = by_block[rows, block]
-        return block, window.view_as(self.undecided)
+        return block, window.view_as(candidates)
 
     def current_quota(self, block: Tensor) -> Tensor:
         """How many tokens the schedule asks of each row in this step of its block (B,)."""

@@ -32,6 +32,8 @@ class SamplingConfig:
         c_(n) >= 1 - factor / (n + 1) (both Fast-dLLM, arXiv 2505.22618). entropy_bound: the most
         certain tokens while the sum of their entropies, the largest left out, is at most this
         (EB-Sampler, arXiv 2505.24857; nats).
+    skip_tail: stop deciding what lies behind a decided end token; it is dropped from the text in
+        any case, but as context it may change the rest, and the published loops do decide it.
     cache: what a step reuses (`llava.diffusion.cache`). `prefix` computes the prefix once, `none`
         recomputes it at every step, `auto` takes `prefix` where it is exact (attention mode
         `prefix`) and `none` elsewhere; `block_prefix`, `block_dual` (Fast-dLLM) and `interval`
@@ -51,6 +53,7 @@ class SamplingConfig:
     threshold: float | None = None
     factor: float | None = None
     entropy_bound: float | None = None
+    skip_tail: bool = False
     cache: str = "auto"
     prompt_interval: int = 25
     response_interval: int = 7

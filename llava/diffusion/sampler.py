@@ -63,7 +63,8 @@ def denoise(
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
     history = [whole.tokens[None][:0]]
     for index in itertools.count():
-        block, window = canvas.current_window()
+        before = canvas.end_position(ends) if config.skip_tail else None
+        block, window = canvas.current_window(before)
         seen = (canvas.tokens, window, block)
         logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
         accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)

@@ -95,6 +95,20 @@ def test_a_row_is_done_when_all_before_its_end_token_is_decided_and_leaves_the_b
     assert result.decided_at[1].tolist()[3:] == [-1] * 5
 
 
+def test_a_skipped_tail_leaves_the_passes_to_the_text(table):
+    """An end token decided first: the four positions in front of it take two passes of two."""
+    table[..., MASK] = -9.0
+    table[:, 4:] = 0.0
+    table[:, 4:, 3] = 30.0
+    table[:, 4, END] = 60.0
+    plain, _ = run(table, steps=4)
+    skipping, _ = run(table, steps=4, skip_tail=True)
+    assert torch.equal(plain.sequences, skipping.sequences)
+    assert plain.nfe.tolist() == [4, 4, 4]
+    assert skipping.nfe.tolist() == [3, 3, 3]
+    assert skipping.sequences[0].tolist()[4:] == [END, PAD, PAD, PAD]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("remasking", ["low_confidence", "random"])
 def test_a_row_decodes_the_same_alone_and_in_a_batch(table, temperature, remasking):

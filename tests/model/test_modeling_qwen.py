@@ -219,6 +219,7 @@ RULES = [
     {"threshold": 0.3, "remasking": "entropy"},
     {"factor": 0.9},
     {"entropy_bound": 0.5, "remasking": "random"},
+    {"skip_tail": True, "threshold": 0.5},
 ]
 
 

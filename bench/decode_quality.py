@@ -1,0 +1,270 @@
+"""Quality against speed: every acceptance rule, score and cache on the phantoms, one checkpoint.
+
+    python bench/decode_quality.py --model-path exp/demo/stage2 --gen-length 72 --block-length 8
+
+Decodes the test phantoms once per setting; F1 is over the findings that were drawn, ROUGE-L against
+their reports. The reference is one token per pass with plain recompute. Recommended is the exact
+setting with the fewest passes that loses at most 1 % of both. Writes JSON and a picture.
+A checkpoint that reads nothing says nothing about rules: look at the reference's F1 first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava.diffusion.config import SamplingConfig
+    from llava.eval.documents import Document
+    from llava.inference import ReportWriter
+
+TOLERANCE = 0.01
+"""Relative loss of F1 and of ROUGE-L that a recommended setting may have."""
+REFERENCE = "one token a pass"
+CANVAS = 128
+"""Passes are also given per this many positions, so that canvases of any length compare."""
+_EXACT = {"cache": "auto", "exact": True}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to decode. group: the curve it lies on. changes: fields of `SamplingConfig`."""
+
+    group: str
+    name: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting measured. passes: mean nfe of a report. seconds: of a report, in its batch."""
+
+    group: str
+    name: str
+    changes: dict[str, Any]
+    exact: bool
+    f1: float
+    rouge_l: float
+    passes: float
+    passes_per_128: float
+    seconds: float
+    ended: float
+
+
+def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
+    """The reference first, then every rule and cache."""
+    blocks = gen_length // block_length
+    per_block = [n for n in (64, 32, 16, 8, 4, 2, 1) if n < block_length]
+    fewer = [blocks * n for n in per_block]
+    yield Setting("reference", REFERENCE, {"cache": "none"})
+    for schedule in ("linear", "cosine", "shift"):
+        for steps in fewer:
+            yield Setting(
+                schedule, f"{schedule}, {steps} steps", {"schedule": schedule, "steps": steps}
+            )
+    for steps in fewer:
+        tail = {"steps": steps, "skip_tail": True}
+        yield Setting("linear, tail skipped", f"linear, {steps} steps, tail skipped", tail)
+    for remasking in ("margin", "entropy", "random"):
+        for steps in fewer:
+            yield Setting(
+                remasking, f"{remasking}, {steps} steps", {"remasking": remasking, "steps": steps}
+            )
+    rules = {
+        "threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+        "factor": (0.5, 1.0, 1.5, 2.0),
+        "entropy_bound": (0.05, 0.1, 0.3, 1.0, 2.0),
+    }
+    for rule, values in rules.items():
+        for value in values:
+            yield Setting(rule, f"{rule} {value}", {rule: value})
+    for cache in ("prefix", "block_prefix", "block_dual", "interval"):
+        for rule, value in (("one token a pass", None), ("threshold", 0.9)):
+            extra = {} if value is None else {rule: value}
+            named = rule if value is None else f"{rule} {value}"
+            yield Setting(f"cache {cache}", f"{cache}, {named}", {"cache": cache, **extra})
+
+
+def configure(setting: Setting, gen_length: int, block_length: int) -> SamplingConfig:
+    from llava.diffusion.config import SamplingConfig
+
+    lengths = {"gen_length": gen_length, "block_length": block_length}
+    chosen = setting.changes if "cache" in setting.changes else _EXACT | setting.changes
+    return SamplingConfig.from_dict(lengths | chosen)
+
+
+def measure(
+    writer: ReportWriter,
+    documents: Sequence[Document],
+    drawn: Sequence[frozenset[str]],
+    setting: Setting,
+    config: SamplingConfig,
+    batch_size: int,
+) -> Point:
+    """Decode every document as `setting` says, and score the reports."""
+    from llava.diffusion.cache import is_exact, resolve_cache
+    from llava.eval.nlg import score
+    from llava.eval.phantom_findings import findings_in, micro_f1
+    from llava.inference import Request
+
+    requests = [
+        Request(document.images, document.prompt, seed=index)
+        for index, document in enumerate(documents)
+    ]
+    start, reports = time.perf_counter(), []
+    for first in range(0, len(requests), batch_size):
+        reports += writer.write(requests[first : first + batch_size], config)
+    seconds = (time.perf_counter() - start) / len(requests)
+    texts = [report.text for report in reports]
+    passes = sum(report.nfe for report in reports) / len(reports)
+    mode = writer.model.config.attention_mode
+    return Point(
+        group=setting.group,
+        name=setting.name,
+        changes=setting.changes,
+        exact=is_exact(resolve_cache(config, mode), mode),
+        f1=micro_f1(drawn, [findings_in(text) for text in texts]),
+        rouge_l=score([document.reference for document in documents], texts)["ROUGE-L"],
+        passes=passes,
+        passes_per_128=passes * CANVAS / config.gen_length,
+        seconds=seconds,
+        ended=sum(report.ended for report in reports) / len(reports),
+    )
+
+
+def recommended(points: Sequence[Point]) -> Point:
+    """The exact point with the fewest passes that keeps F1 and ROUGE-L of the reference."""
+    reference = points[0]
+    floor = 1 - TOLERANCE
+    good = [
+        point
+        for point in points
+        if point.exact
+        and point.f1 >= floor * reference.f1
+        and point.rouge_l >= floor * reference.rouge_l
+    ]
+    return min(good, key=lambda point: point.passes)
+
+
+def draw(points: Sequence[Point], best: Point, path: Path) -> None:
+    """F1 and ROUGE-L against passes and against seconds; the recommended setting has a star."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9), sharey="row", layout="constrained")
+    groups = list(dict.fromkeys(point.group for point in points))
+    styles = dict(zip(groups, plt.colormaps["tab20"].colors, strict=False))
+    columns = (("passes", "passes of a report"), ("seconds", "seconds of a report, in its batch"))
+    for row, quality in zip(axes, ("f1", "rouge_l"), strict=True):
+        for axis, (cost, label) in zip(row, columns, strict=True):
+            for group in groups:
+                own = sorted(
+                    (getattr(p, cost), getattr(p, quality)) for p in points if p.group == group
+                )
+                axis.plot(*zip(*own, strict=True), "o-", label=group, color=styles[group], ms=4)
+            axis.plot(getattr(best, cost), getattr(best, quality), "k*", ms=16, label=best.name)
+            axis.axhline((1 - TOLERANCE) * getattr(points[0], quality), ls=":", color="grey")
+            axis.set(xscale="log", xlabel=label, ylabel={"f1": "F1", "rouge_l": "ROUGE-L"}[quality])
+            axis.grid(alpha=0.3)
+    axes[0, 1].legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def table(points: Sequence[Point], best: Point) -> str:
+    lines = [
+        "| setting | exact | F1 | ROUGE-L | passes | per 128 | s/report | ended |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for point in points:
+        name = f"**{point.name}**" if point is best else point.name
+        lines.append(
+            f"| {name} | {'yes' if point.exact else 'no'} | {point.f1:.3f} | {point.rouge_l:.3f} | "
+            f"{point.passes:.1f} | {point.passes_per_128:.1f} | {point.seconds:.2f} | "
+            f"{point.ended:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def read_drawn(annotation: Path, ids: Sequence[str]) -> list[frozenset[str]]:
+    """The findings that were drawn in each test phantom. Raises ValueError on another corpus."""
+    entries = {e["id"]: e for e in json.loads(annotation.read_text(encoding="utf-8"))["test"]}
+    for name in ids:
+        if name not in entries:
+            raise ValueError(f"{name!r} is no test phantom of {str(annotation)!r}")
+    return [frozenset(entries[name]["findings"]) for name in ids]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    from llava.eval.documents import read_documents
+    from llava.inference import ReportWriter
+
+    documents, _ = read_documents(args.data_path, args.image_folder)
+    documents = documents[: args.limit]
+    annotation = args.annotation or args.image_folder / "annotation_with_clinic_info.json"
+    drawn = read_drawn(annotation, [document.id for document in documents])
+    writer = ReportWriter.from_pretrained(args.model_path, device=args.device)
+    block_length = args.block_length or args.gen_length
+    points: list[Point] = []
+    for setting in settings(args.gen_length, block_length):
+        config = configure(setting, args.gen_length, block_length)
+        points.append(measure(writer, documents, drawn, setting, config, args.batch_size))
+        print(f"{setting.name}: F1 {points[-1].f1:.3f}, {points[-1].passes:.1f} passes", flush=True)
+    best = recommended(points)
+    result = {
+        "command": "python bench/decode_quality.py "
+        f"--gen-length {args.gen_length} --block-length {block_length}",
+        "n": len(documents),
+        "attention_mode": writer.model.config.attention_mode,
+        "recommended": asdict(best),
+        "points": [asdict(point) for point in points],
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(points, best, args.output.with_suffix(".png"))
+    print(table(points, best))
+
+
+def _parser() -> argparse.ArgumentParser:
+    demo = Path("exp/demo")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--model-path", type=Path, default=demo / "stage2", help="checkpoint folder"
+    )
+    parser.add_argument(
+        "--data-path",
+        type=Path,
+        default=demo / "data" / "test_llave_llada.json",
+        help="conversations of test phantoms",
+    )
+    parser.add_argument("--image-folder", type=Path, default=demo / "phantom", help="their images")
+    parser.add_argument(
+        "--annotation", type=Path, help="what was drawn (default: beside the images)"
+    )
+    parser.add_argument("--gen-length", type=int, default=72, help="canvas in tokens")
+    parser.add_argument("--block-length", type=int, help="default: the whole canvas")
+    parser.add_argument("--limit", type=int, help="decode only the first this many")
+    parser.add_argument("--batch-size", type=int, default=40, help="reports at once")
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "results" / "decode_quality",
+        help="JSON and PNG to write, without suffix",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

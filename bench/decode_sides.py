@@ -1,0 +1,132 @@
+"""The sides of the decoding benchmark: this project's loop, and autoregressive decoding.
+
+Both write behind the same prefix with the same weights. Random weights: the number of passes and of
+tokens is forced, nothing ends early, and no confidence rule is used, as they would mean nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+import torch
+from published import LANGUAGE
+from torch import Tensor
+from transformers import DynamicCache
+
+from llava.diffusion.result import Counters
+from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+
+PREFIX, CANVAS = 850, 128
+"""Tokens of image (729) and prompt, and of the canvas."""
+
+
+def language_model(attention_mode: str, dtype: torch.dtype, device: str) -> Qwen3ForMaskedDiffusion:
+    """Qwen3-0.6B with random weights, none of whose tokens ends a report."""
+    torch.manual_seed(0)
+    config = Qwen3DiffusionConfig(
+        **(LANGUAGE | {"eos_token_id": None, "attention_mode": attention_mode})
+    )
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = Qwen3ForMaskedDiffusion(config)
+    finally:
+        torch.set_default_dtype(default)
+    model.tie_weights()
+    return model.to(device).eval()
+
+
+def counted(attention_mode: str, **sampling: object) -> Counters:
+    """The work of one report at the published lengths and depth, counted by decoding it.
+
+    What is counted are rows and passes, which do not depend on the widths: the model is 8 wide.
+    """
+    torch.manual_seed(0)
+    narrow = {
+        "vocab_size": 32,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 30,
+        "eos_token_id": None,
+        "mask_token_id": 31,
+    }
+    model = Qwen3ForMaskedDiffusion(
+        Qwen3DiffusionConfig(**(LANGUAGE | narrow | {"attention_mode": attention_mode}))
+    ).eval()
+    work = model.generate(
+        torch.zeros(1, PREFIX, dtype=torch.long), gen_length=CANVAS, **sampling
+    ).counters
+    work.images = work.tower_calls = 1
+    return work
+
+
+def times(work: Counters, count: int) -> Counters:
+    """The work of `count` passes that cost the same; the image is read once."""
+    scaled = {field.name: getattr(work, field.name) * count for field in fields(work)}
+    return Counters(**(scaled | {"images": work.images, "tower_calls": work.tower_calls}))
+
+
+def autoregressive_work(tokens: int) -> Counters:
+    """Prefill and one token a pass, with a key/value cache; causal, so half of the prefix pairs."""
+    layers = LANGUAGE["num_hidden_layers"]
+    work = Counters(tower_calls=1, images=1, prefill_calls=1, head_rows=tokens)
+    work.add_pass(PREFIX)
+    work.add_rows(PREFIX, 0, layers)
+    work.pairs = PREFIX * (PREFIX + 1) // 2 * layers
+    for index in range(1, tokens):
+        work.add_pass(1)
+        work.add_rows(1, PREFIX + index, layers)
+    return work
+
+
+@dataclass
+class Timing:
+    """Seconds: on the clock, and of processor time (which does not see who else is running)."""
+
+    wall: float
+    processor: float
+
+
+class Stopwatch:
+    def __init__(self) -> None:
+        self.wall, self.processor = time.perf_counter(), time.process_time()
+
+    def read(self) -> Timing:
+        return Timing(time.perf_counter() - self.wall, time.process_time() - self.processor)
+
+
+@torch.no_grad()
+def time_diffusion(
+    model: Qwen3ForMaskedDiffusion, prefix: Tensor, cache: str, steps: int
+) -> Timing:
+    watch = Stopwatch()
+    decoded = model.generate_with_embeds(prefix, gen_length=CANVAS, steps=steps, cache=cache)
+    timing = watch.read()
+    assert decoded.nfe.tolist() == [steps] * len(prefix)
+    return timing
+
+
+@torch.no_grad()
+def time_autoregressive(
+    model: Qwen3ForMaskedDiffusion, prefix: Tensor, marks: tuple[int, ...]
+) -> dict[int, Timing]:
+    """The stock Qwen3 of transformers, causal, over the same weights; time at each of `marks`."""
+    read: dict[int, Timing] = {}
+    model.config.is_causal = True
+    try:
+        watch, cache = Stopwatch(), DynamicCache(config=model.config)
+        tokens = prefix
+        for count in range(1, max(marks) + 1):
+            output = model.model(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
+            chosen = model.lm_head(output.last_hidden_state[:, -1:]).argmax(dim=-1)
+            if count in marks:
+                read[count] = watch.read()
+            tokens = model.model.embed_tokens(chosen)
+    finally:
+        model.config.is_causal = False
+    return read

@@ -1,0 +1,99 @@
+"""The counted half of the decoding benchmark: the claim it makes, and the arithmetic behind it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava.diffusion.result import Counters
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The modules in bench/, which find one another beside the script that is run."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import decode
+    import decode_sides
+
+    yield decode, decode_sides
+    for name in ("decode", "decode_sides", "published", "real_size"):
+        sys.modules.pop(name, None)
+
+
+def test_a_report_costs_at_least_forty_times_fewer_operations_than_as_published(bench):
+    decode, sides = bench
+    one_pass = sides.counted("full", cache="none", steps=1)
+    assert one_pass.token_forwards == sides.PREFIX + sides.CANVAS == 978
+    published = sides.times(one_pass, 128)
+    published.head_rows = 128 * 978
+    fast = sides.counted("prefix", steps=16, exact=True)
+    assert (fast.tower_calls, fast.prefill_calls, fast.passes) == (1, 1, 17)
+    rows = [decode._row("", "", True, 0, work) for work in (published, fast)]
+    assert rows[0].teraflop == pytest.approx(178, rel=0.02)  # design figures of the two ends
+    assert rows[1].teraflop == pytest.approx(4.1, rel=0.02)
+    assert rows[0].teraflop / rows[1].teraflop >= 40
+
+
+def test_the_work_of_equal_passes_multiplies_and_the_image_is_read_once(bench):
+    _, sides = bench
+    work = sides.times(Counters(tower_calls=1, images=1, passes=2, pairs=5), 3)
+    assert (work.tower_calls, work.images, work.passes, work.pairs) == (1, 1, 6, 15)
+
+
+def test_the_autoregressive_side_is_causal_over_the_same_weights_and_leaves_the_model_as_it_was(
+    bench,
+):
+    _, sides = bench
+    from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+    from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+
+    torch.manual_seed(0)
+    model = Qwen3ForMaskedDiffusion(
+        Qwen3DiffusionConfig(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            initializer_range=0.5,
+        )
+    ).eval()
+    seen = []
+    stock = model.model.forward
+
+    def spy(*arguments, **named):
+        seen.append(stock(*arguments, **named).last_hidden_state)
+        return type("Output", (), {"last_hidden_state": seen[-1]})
+
+    model.model.forward = spy
+    prefix = torch.randn(1, 7, 16)
+    timings = sides.time_autoregressive(model, prefix, (2, 4))
+    assert sorted(timings) == [2, 4]
+    assert timings[2].wall <= timings[4].wall
+    assert [hidden.shape[1] for hidden in seen] == [7, 1, 1, 1]
+    changed = prefix.clone()
+    changed[:, -1] += 1
+    sides.time_autoregressive(model, changed, (1,))
+    torch.testing.assert_close(seen[4][:, :6], seen[0][:, :6])  # the past does not see what follows
+    assert not model.config.is_causal
+
+
+def test_ratios_are_taken_within_a_round_and_the_median_is_reported(bench):
+    decode, _ = bench
+
+    def side(seconds):
+        return {"wall": seconds, "processor": 2 * seconds}
+
+    rounds = [
+        {"tower": side(1.0), "cached": side(1.0), "recompute": side(seconds)}
+        for seconds in (4.0, 2.0, 9.0)
+    ]
+    found = decode.ratios(rounds)
+    assert found["recompute / cached, wall"] == {"median": 4.0, "low": 2.0, "high": 9.0}
+    assert found["recompute / cached, tower in both, wall"]["median"] == 2.5
+    assert found["recompute / cached, processor"]["median"] == 4.0
