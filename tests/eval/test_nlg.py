@@ -6,9 +6,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llava.eval import java, nlg
+from llava.eval.overlap import meteor
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
 
@@ -67,20 +69,81 @@ def test_bleu_pools_its_counts_and_rouge_l_is_a_mean(no_java):
     assert scores["ROUGE-L"] == pytest.approx(1 / 2)
 
 
-def test_tokens_and_meteor_equal_those_of_pycocoevalcap_itself(runtime, monkeypatch):
+def test_values_and_tokens_equal_those_of_pycocoevalcap_itself(runtime, monkeypatch):
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+    references, hypotheses = (
+        [*REFERENCES, REFERENCES[0], "Clear."],
+        [*HYPOTHESES, REFERENCES[0], ""],
+    )
     monkeypatch.setenv("PATH", f"{runtime.parent}{os.pathsep}{os.environ['PATH']}")
-    tokenized = [
+    gold, said = (
         PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
-        for texts in (REFERENCES, HYPOTHESES)
-    ]
-    gold, said = ([texts[i][0] for i in range(3)] for texts in tokenized)
-    assert java.tokenize(runtime, REFERENCES) == gold
-    assert java.tokenize(runtime, HYPOTHESES) == said
-    expected, _ = Meteor().compute_score(*tokenized)
-    assert java.meteor(runtime, gold, said) == pytest.approx(expected, abs=1e-12)
+        for texts in (references, hypotheses)
+    )
+    assert java.tokenize(runtime, references) == [gold[i][0] for i in range(5)]
+    assert java.tokenize(runtime, hypotheses) == [said[i][0] for i in range(5)]
+    bleu, _ = Bleu(4).compute_score(gold, said, verbose=0)
+    expected = dict(zip(nlg.METRICS, bleu, strict=False))
+    for name, scorer in (("METEOR", Meteor()), ("ROUGE-L", Rouge()), ("CIDEr", Cider())):
+        expected[name], _ = scorer.compute_score(gold, said)
+    found = nlg.score(references, hypotheses)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert 0.1 < found["BLEU-4"] < 0.9
+
+
+def test_a_resampled_corpus_scores_as_if_it_had_been_written_out(no_java):
+    weights = np.array([[2.0, 0.0, 3.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    measured = nlg.measure(REFERENCES, HYPOTHESES)
+    for protocol in nlg.PROTOCOLS:
+        drawn = {
+            name: metric.resampled(weights) for name, metric in measured[protocol].metrics.items()
+        }
+        for row, counts in enumerate(weights.astype(int)):
+            references, hypotheses = np.repeat(REFERENCES, counts), np.repeat(HYPOTHESES, counts)
+            whole = nlg.measure(references.tolist(), hypotheses.tolist(), (protocol,))[protocol]
+            expected = {name: metric.value() for name, metric in whole.metrics.items()}
+            assert {name: values[row] for name, values in drawn.items()} == pytest.approx(expected)
+
+
+def test_meteor_of_a_resampled_corpus_pools_its_counts_and_each_protocol_has_its_own(runtime):
+    measured = nlg.measure(REFERENCES, HYPOTHESES)
+    raw, r2gen = (measured[protocol].metrics["METEOR"] for protocol in nlg.PROTOCOLS)
+    assert 0 < raw.value() < r2gen.value() < 1, "r2gen also matches the full stops"
+    drawn = raw.resampled(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 2.0], [1.0, 0.0, 1.0]]))
+    assert drawn[0] == pytest.approx(raw.value())
+    assert drawn[1] == pytest.approx(drawn[2])
+    assert drawn[2] != pytest.approx(drawn[0])
+
+
+def test_the_protocols_are_told_apart_and_r2gen_needs_no_tokeniser(no_java):
+    measured = nlg.measure(["No effusion. Clear."], ["no effusion clear"])
+    assert {name: part.tokenizer for name, part in measured.items()} == {
+        "raw": "simple",
+        "r2gen": "white space",
+    }
+    assert measured["raw"].metrics["BLEU-1"].value() == pytest.approx(1.0)
+    # "no effusion . clear ." against "no effusion clear .": 4 of 4 words, 5 expected.
+    assert measured["r2gen"].metrics["BLEU-1"].value() == pytest.approx(math.exp(1 - 5 / 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Heart size: NORMAL.\nNo effusion", "heart size normal . no effusion ."),
+        ("1. Left-sided ___ tube. 2. (Clear?) lungs..", "left-sided tube . clear lungs ."),
+        ('A 3.5 cm nodule; "stable" [T5/T6].', "a 35 cm nodule stable t5t6 ."),
+        ("", ""),
+        (" ... ", ""),
+        ("word " * 200, ("word " * 200).strip() + " ."),
+    ],
+)
+def test_the_r2gen_cleaning_keeps_every_letter_and_every_word(text, cleaned):
+    assert nlg.r2gen_clean(text) == cleaned
 
 
 def test_an_empty_hypothesis_scores_zero_and_is_counted(no_java):
@@ -91,11 +154,11 @@ def test_an_empty_hypothesis_scores_zero_and_is_counted(no_java):
     assert half.metrics["CIDEr"] == pytest.approx(full.metrics["CIDEr"] / 2)
 
 
-@pytest.mark.parametrize("silence", ["", "...", " \n\t "])
-def test_nothing_but_empty_hypotheses_score_zero(silence, runtime):
-    result = nlg.score_corpus(["heart normal", "..."], [silence, silence])
+def test_nothing_but_empty_hypotheses_score_zero(runtime):
+    silence = ["", "...", " \n\t "]
+    result = nlg.score_corpus(["heart normal", "...", "clear"], silence)
     assert result.metrics == dict.fromkeys(nlg.METRICS, 0.0)
-    assert result.n_empty == 2
+    assert result.n_empty == 3
 
 
 def test_the_order_of_the_pairs_changes_no_bit(no_java):
@@ -135,10 +198,10 @@ def test_tokens_do_not_depend_on_the_locale(runtime, monkeypatch):
 def test_two_processes_of_each_program_can_run_at_once(runtime):
     with ThreadPoolExecutor(2) as pool:
         gold, said = pool.map(java.tokenize, (runtime, runtime), (REFERENCES, HYPOTHESES))
-        alike, apart = pool.map(java.meteor, (runtime, runtime), (gold, gold), (gold, said))
+        alike, apart = pool.map(meteor, (runtime, runtime), (gold, gold), (gold, said))
     assert (gold[2][:4], said[2][:4]) == ("endo", "tube")
-    assert alike == pytest.approx(1.0, abs=1e-6)
-    assert 0 < apart < 0.9
+    assert alike.value() == pytest.approx(1.0, abs=1e-6)
+    assert 0 < apart.value() < 0.9
 
 
 def test_a_corpus_is_scored_once_for_all_its_metrics(monkeypatch, no_java):
