@@ -19,6 +19,7 @@ MODULES = (
     "llava.train.merge_lora",
     "llava.train.train",
     "llava.train.demo_backbones",
+    "llava.eval.compare",
     "llava.eval.evaluate",
     "llava.eval.external",
     "llava.eval.phantom_results",
@@ -58,7 +59,7 @@ def test_help_is_quick_and_tells_what_the_command_does(module):
     assert len(text.splitlines()) > 5
 
 
-@pytest.mark.parametrize("name", ["build_mimic", "labeler", "real_size"])
+@pytest.mark.parametrize("name", ["batch_drift", "build_mimic", "labeler", "metrics", "real_size"])
 def test_the_benchmarks_help_is_quick_too(name):
     assert "--output" in help_of(f"bench/{name}.py", "run_path")
 

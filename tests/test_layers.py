@@ -69,6 +69,7 @@ LAYERS = {
     "llava.eval.phantom_*": 2,
     "llava.eval.predictions": 2,
     "llava.eval.report_language": 2,
+    "llava.eval.scoring": 2,
     "llava.eval.significance": 2,
     # 3: the parts put together
     "llava.model.language_model.attention": 3,
@@ -85,6 +86,7 @@ LAYERS = {
     "llava.data.inspect": 3,
     "llava.eval.collect": 3,
     "llava.eval.documents": 3,
+    "llava.eval.protocol": 3,
     "llava.eval.report_page": 3,
     # 4 to 7: the model, what builds and trains it, what runs it, the command lines
     "llava.model.language_model.llava_qwen": 4,
@@ -93,9 +95,11 @@ LAYERS = {
     "llava.model.lora": 4,
     "llava.train.sample_reports": 6,
     "llava.train.train": 6,
+    "llava.eval.features": 6,
     "llava.inference": 6,
     "llava.generate": 7,
     "llava.eval.evaluate": 7,
+    "llava.eval.run": 7,
     "llava.eval.llava_onevision_qwen": 7,
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llava.eval.significance import Additive, Array, divide, ratio
+from llava.eval.significance import Additive, Array, Draw, divide, ratio
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -51,9 +51,9 @@ class Cider(Additive):
     orders: tuple[_Order, ...]
     penalty: Array
 
-    def resampled(self, weights: Array) -> Array:
-        scores = _scores(self.orders, self.penalty, weights)
-        return divide((weights * scores.T).sum(axis=1), weights.sum(axis=1))
+    def resampled(self, draw: Draw) -> Array:
+        scores = _scores(self.orders, self.penalty, draw.weights)
+        return divide((draw.weights * scores.T).sum(axis=1), draw.weights.sum(axis=1))
 
     def take(self, order: Array) -> Cider:
         orders = tuple(part.take(order) for part in self.orders)

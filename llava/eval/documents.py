@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.constants import IMAGE_PLACEHOLDER
+
 if TYPE_CHECKING:
     from llava.data.entry import Entry
 
@@ -42,6 +44,11 @@ class Document:
     listed_images: tuple[str, ...]
     image_folder: str
     study_id: str
+
+    @property
+    def context(self) -> str:
+        """The human turn without its image marks."""
+        return self.prompt.replace(IMAGE_PLACEHOLDER, "").strip()
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,33 @@
 """The command behind eval/scripts/evaluate.sh: a checkpoint and a dataset -> a table of metrics.
 
-    check everything -> documents -> lmms-eval in N processes -> verify, write, print
-                        `documents`  `launch`                    `collect`
+    check everything -> samples -> lmms-eval in N processes -> verify, score, write, print
+                      `documents`    `launch`, `run`            `collect`, `scoring`
 
-The run's folder then holds results.json (metrics and protocol), predictions.jsonl, the predictions
-as each process wrote them, and lmms-eval's own output. It holds report text: keep it where the
-data may be.
+The run's folder then holds results.json (values, intervals, protocol), predictions.jsonl, the
+predictions as each process wrote them, and lmms-eval's own output. It holds report text: keep it
+where the data may be. Killed, the same command continues it.
 """
 
 import argparse
-import json
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
+    from llava.eval.documents import Document, Source
+    from llava.eval.protocol import DatasetTask
+    from llava.eval.run import Plan, TrainingSplit
 
-SETTINGS_FILE = "settings.json"
-_PACKAGES = ("llada-v-qwen", "torch", "transformers", "lmms-eval", "pycocoevalcap")
 _DTYPES = ("float32", "bfloat16", "float16")
 _LENGTHS = ("gen_length", "block_length", "steps")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the command line asks for, checked. generation: lmms-eval's `key=value` form."""
-
-    model_path: Path
-    dtype: str
-    output: Path
-    batch_size: int
-    processes: int
-    on_gpu: bool
-    generation: str
-    sampling: "SamplingConfig"
-
-    def model_args(self) -> str:
-        from llava.eval.launch import PREDICTIONS_FOLDER
-
-        given = f"pretrained={self.model_path},dtype={self.dtype}"
-        return f"{given},predictions={PREDICTIONS_FOLDER}"
-
-    def protocol(self) -> dict[str, Any]:
-        return {
-            "task": "mimic_cxr",
-            "text": "raw: as written, no cleaning but the tokenizer's",
-            "checkpoint": str(self.model_path),
-            "generation": asdict(self.sampling),
-            "batch_size": self.batch_size,
-            "processes": self.processes,
-            "device": "cuda" if self.on_gpu else "cpu",
-            "dtype": self.dtype,
-            "versions": _versions(),
-        }
+_TEXTS = {
+    "raw": "as written, lower-cased words without punctuation",
+    "r2gen": "R2Gen's cleaning of MIMIC-CXR without its range error, references not cut",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,31 +49,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Raises ValueError on what the user can mend, EvaluationError when the run itself failed."""
-    from llava.eval import collect, documents, launch
+    from llava.eval import collect, documents, protocol, run
 
     _check_registered()
-    samples, sources = documents.read_documents(arguments.data_path, arguments.image_folder)
-    plan = _plan(arguments, len(samples))
-    protocol = {**plan.protocol(), "data": [asdict(source) for source in sources]}
+    task = protocol.read_task(arguments.task)
+    data_path, image_folder = _data(arguments, task)
+    samples, sources = documents.read_documents(data_path, image_folder)
+    stated = {"task": task.name, **task.stated_for(data_path)}
+    plan = _plan(arguments, samples, sources, stated, image_folder)
     _warn_without_java()
-    _prepare_folder(plan.output, arguments.overwrite)
-    (plan.output / SETTINGS_FILE).write_text(json.dumps(protocol, indent=2) + "\n")
-    documents.write_documents(samples, plan.output)
     print(f"{len(samples)} samples, {plan.processes} processes, {plan.output}", flush=True)
-    failure = launch.Launch(
-        folder=plan.output,
-        model_args=plan.model_args(),
-        gen_kwargs=plan.generation,
-        batch_size=plan.batch_size,
-        processes=plan.processes,
-        on_gpu=plan.on_gpu,
-    ).run()
-    shutil.rmtree(plan.output / launch.CACHE_FOLDER, ignore_errors=True)
-    results = collect.collect(plan.output, samples, protocol, failure)
+    results = run.evaluate(plan, samples, arguments.overwrite)
     print(f"\n{results.table()}\n\n{plan.output / collect.RESULTS_FILE}")
 
 
-def _plan(arguments: argparse.Namespace, samples: int) -> Plan:
+def _data(arguments: argparse.Namespace, task: "DatasetTask") -> tuple[Path, Path | None]:
+    """The data of the command line, else that of the task."""
+    if arguments.data_path is not None:
+        return arguments.data_path, arguments.image_folder
+    if task.data_path is None:
+        raise ValueError(f"the task {task.name!r} names no data; give --data-path")
+    return task.data_path, arguments.image_folder or task.image_folder
+
+
+def _plan(
+    arguments: argparse.Namespace,
+    samples: "Sequence[Document]",
+    sources: "Sequence[Source]",
+    stated: dict[str, str],
+    image_folder: Path | None,
+) -> "Plan":
+    from llava.eval.run import Plan
+
     model_path = arguments.model_path.resolve()
     if not (model_path / "config.json").is_file():
         raise ValueError(f"{model_path} is no checkpoint folder: it has no config.json")
@@ -113,16 +90,59 @@ def _plan(arguments: argparse.Namespace, samples: int) -> Plan:
         raise ValueError(f"batch size {arguments.batch_size} is not positive; give 1 or more")
     gpus = _gpus() if arguments.device == "auto" else 0
     generation, sampling = _generation(arguments)
+    settings = {
+        "batch_size": arguments.batch_size,
+        "processes": min(_processes(arguments.nproc, gpus), len(samples)),
+        "dtype": arguments.dtype or ("bfloat16" if gpus else "float32"),
+    }
     return Plan(
         model_path=model_path,
-        dtype=arguments.dtype or ("bfloat16" if gpus else "float32"),
         output=arguments.output.resolve(),
-        batch_size=arguments.batch_size,
-        processes=min(_processes(arguments.nproc, gpus), samples),
         on_gpu=gpus > 0,
         generation=generation,
         sampling=sampling,
+        protocol={**stated, **_protocol(model_path, sampling, sources, gpus), **settings},
+        baselines=tuple(dict.fromkeys(arguments.baselines)),
+        train=_training_split(arguments, image_folder),
+        **settings,
     )
+
+
+def _protocol(
+    model_path: Path, sampling: "SamplingConfig", sources: "Sequence[Source]", gpus: int
+) -> dict[str, Any]:
+    from llava.eval.protocol import checkpoint_id, versions
+
+    return {
+        "texts": _TEXTS,
+        "checkpoint": str(model_path),
+        "checkpoint_id": checkpoint_id(model_path),
+        "data": [asdict(source) for source in sources],
+        "generation": asdict(sampling),
+        "device": "cuda" if gpus else "cpu",
+        "versions": versions(),
+    }
+
+
+def _training_split(
+    arguments: argparse.Namespace, image_folder: Path | None
+) -> "TrainingSplit | None":
+    """image_folder: of the evaluated data, where a training JSON without its own also starts."""
+    from llava.data.mixture import is_mixture
+    from llava.eval.baselines import NEAREST, NORMAL
+    from llava.eval.documents import read_documents
+    from llava.eval.run import TrainingSplit
+
+    needing = [name for name in arguments.baselines if name in (NORMAL, NEAREST)]
+    if not needing:
+        return None
+    if arguments.train_data is None:
+        raise ValueError(f"the baseline {needing[0]!r} needs --train-data, the training split")
+    if arguments.train_limit < 1:
+        raise ValueError(f"--train-limit={arguments.train_limit} is not positive; try 20000")
+    shared = None if is_mixture(arguments.train_data) else image_folder
+    folder = arguments.train_image_folder or shared
+    return TrainingSplit(*read_documents(arguments.train_data, folder), arguments.train_limit)
 
 
 def _generation(arguments: argparse.Namespace) -> tuple[str, "SamplingConfig"]:
@@ -187,40 +207,24 @@ def _warn_without_java() -> None:
         )
 
 
-def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """An empty folder, or an evaluation that may be replaced; other files are never touched."""
-    from llava.eval import collect, documents, launch
-
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not (folder / SETTINGS_FILE).is_file():
-            raise ValueError(f"{folder} holds something else than an evaluation; choose another")
-        if not overwrite:
-            raise ValueError(f"{folder} holds another run; choose another, or pass --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (launch.PREDICTIONS_FOLDER, launch.RESULTS_FOLDER, launch.CACHE_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (documents.DOCUMENTS_FILE, collect.PREDICTIONS_FILE, collect.RESULTS_FILE):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in _PACKAGES}
-
-
 def _parser() -> argparse.ArgumentParser:
+    from llava.eval.baselines import BASELINES
+
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.evaluate",
         description="Write the report of every sample with lmms-eval, all processes on the one "
-        "task, and score them: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr.",
+        "task, and score them: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr under two text protocols, "
+        "clinical F1, each with its 95 %% interval. Run again after a kill, it continues.",
     )
     parser.add_argument("--model-path", type=Path, required=True, help="checkpoint folder")
     parser.add_argument(
+        "--task", default="mimic_cxr", help="name of a YAML in eval/tasks (default mimic_cxr)"
+    )
+    parser.add_argument(
         "--data-path",
         type=Path,
-        required=True,
-        help="conversations JSON, or a dataset YAML that lists json_path and image_folder",
+        help="conversations JSON, or a dataset YAML that lists json_path and image_folder "
+        "(default: what the task names)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, to be made")
     parser.add_argument("--image-folder", type=Path, help="where the image paths of a JSON start")
@@ -243,7 +247,22 @@ def _parser() -> argparse.ArgumentParser:
         help="other generation settings, as in temperature=0.5,cfg_scale=1.5",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the evaluation that is in --output"
+        "--baselines",
+        nargs="*",
+        choices=BASELINES,
+        default=[],
+        help="beside the run: the most frequent normal training report, the report of the nearest "
+        "training image, the model with a blank image",
+    )
+    parser.add_argument("--train-data", type=Path, help="training split, for normal and nearest")
+    parser.add_argument(
+        "--train-image-folder", type=Path, help="its image folder (default: --image-folder)"
+    )
+    parser.add_argument(
+        "--train-limit", type=int, default=20_000, help="training samples used (default 20000)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="begin anew in the folder of another evaluation"
     )
     return parser
 

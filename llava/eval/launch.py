@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 MODEL = "llava_onevision_qwen"
-TASK = "mimic_cxr"
+TASK = "radiology_reports"
+"""Of eval/tasks/mimic_cxr/reports.yaml: generates and counts; the scores are made afterwards."""
 LOG_FILE = "lmms_eval.log"
 RESULTS_FOLDER = "lmms_eval"
 PREDICTIONS_FOLDER = "predictions"

@@ -21,7 +21,7 @@ from lmms_eval.api.model import lmms
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.eval.launch import MODEL
-from llava.eval.predictions import Prediction, token_texts
+from llava.eval.predictions import Prediction, PredictionLog, token_texts
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ class ModelArguments:
 
     pretrained: the checkpoint folder. device, dtype: by default those of `ReportWriter`.
     predictions: a folder for the predictions of each process (rank0.jsonl, ...); none: not kept.
+    resume: what is in that folder comes from the same run, killed before its end, and is kept.
     """
 
     pretrained: str
@@ -60,6 +61,7 @@ class ModelArguments:
     dtype: str | None = None
     batch_size: int = 1
     predictions: str | None = None
+    resume: bool = False
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelArguments":
@@ -91,13 +93,14 @@ class LlavaOnevisionQwen(lmms):
         device: "torch.device",
         batch_size: int = 1,
         predictions: Path | None = None,
+        resume: bool = False,
     ) -> None:
         super().__init__()
         self.writer: ReportWriter | None = writer
         self.batch_size = batch_size
         self._device = device
         self._rank, self._world_size = _place_in_run()
-        self._predictions = _new_predictions_file(predictions, self._rank)
+        self._log = _prediction_log(predictions, self._rank, resume) if predictions else None
 
     @classmethod
     def create_from_arg_string(
@@ -119,7 +122,7 @@ class LlavaOnevisionQwen(lmms):
             arguments.pretrained, device=device, dtype=arguments.dtype
         )
         predictions = Path(arguments.predictions) if arguments.predictions else None
-        return cls(writer, device, arguments.batch_size, predictions)
+        return cls(writer, device, arguments.batch_size, predictions, arguments.resume)
 
     @property
     def device(self) -> "torch.device":
@@ -152,14 +155,18 @@ class LlavaOnevisionQwen(lmms):
 
     def _write(self, batch: Sequence[Instance], sampling: "SamplingConfig") -> list[str]:
         assert self.writer is not None, "generate_until after clean"
+        kept = self._log.find([self._name(instance) for instance in batch]) if self._log else None
+        if kept is not None:
+            return [prediction.prediction for prediction in kept]
         requests = [self._request(instance) for instance in batch]
         reports = self.writer.write(requests, sampling)
-        if self._predictions:
+        if self._log:
             rows = zip(batch, requests, reports, strict=True)
-            lines = [self._record(*row).to_line() for row in rows]
-            with self._predictions.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            self._log.add([self._record(*row) for row in rows])
         return [report.text for report in reports]
+
+    def _name(self, instance: Instance) -> str:
+        return str(self._document(instance).get("id", instance.args[3]))
 
     def _document(self, instance: Instance) -> dict[str, Any]:
         _, _, _, doc_id, task, split = instance.args
@@ -176,8 +183,7 @@ class LlavaOnevisionQwen(lmms):
 
     def _record(self, instance: Instance, request: "Request", report: "Report") -> Prediction:
         assert self.writer is not None
-        document, doc_id = self._document(instance), instance.args[3]
-        name = str(document.get("id", doc_id))
+        document, name = self._document(instance), self._name(instance)
         return Prediction(
             id=name,
             prediction=report.text,
@@ -267,15 +273,11 @@ def _leave_run() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _new_predictions_file(folder: Path | None, rank: int) -> Path | None:
-    if folder is None:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
+def _prediction_log(folder: Path, rank: int, resume: bool) -> PredictionLog:
     path = folder / f"rank{rank}.jsonl"
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError as error:
+    if path.exists() and not resume:
         raise ValueError(
-            f"{path} holds the predictions of another run; choose a new folder"
-        ) from error
-    return path
+            f"{path} holds the predictions of another run; choose a new folder, or pass "
+            "resume=True if it is the same run"
+        )
+    return PredictionLog(path)

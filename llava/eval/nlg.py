@@ -20,7 +20,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -194,8 +194,13 @@ def _meteor(runtime: Path | None, tokens: Sequence[_Tokens]) -> list[Additive]:
 def _measured(
     metrics: dict[str, Additive], tokens: _Tokens, back: np.ndarray, runtime: Path | None
 ) -> Measured:
+    bleus = metrics["BLEU-1"].rows[back]  # the four share their rows, and go on doing so
+    ordered = {
+        name: replace(metric, rows=bleus) if name.startswith("BLEU") else metric.take(back)
+        for name, metric in metrics.items()
+    }
     return Measured(
-        metrics={name: metrics[name].take(back) for name in METRICS if name in metrics},
+        metrics={name: ordered[name] for name in METRICS if name in ordered},
         n=len(tokens.said),
         n_empty=sum(not text for text in tokens.said),
         tokenizer=tokens.tokenizer,

@@ -150,7 +150,7 @@ def _caption(case: Case) -> str:
 
 
 def _metrics(run: Path) -> dict[str, float]:
-    return json.loads((run / "results.json").read_text(encoding="utf-8"))["metrics"]
+    return json.loads((run / "results.json").read_text(encoding="utf-8"))["metrics"]["raw"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -88,6 +88,46 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
     path.write_text("".join(p.to_line() for p in predictions), encoding="utf-8")
 
 
+class PredictionLog:
+    """The predictions of one process, on disk as soon as they are written.
+
+    Opened again after a kill it knows the whole lines that are there; a half line is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._kept: dict[str, Prediction] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            *whole, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            found = (
+                Prediction.from_line(line, f"{path}, line {n}") for n, line in enumerate(whole, 1)
+            )
+            self._kept = {prediction.id: prediction for prediction in found}
+        self._rewrite()
+
+    def find(self, ids: Sequence[str]) -> list[Prediction] | None:
+        """Those of a whole batch, or None: a batch is written anew unless all of it is there,
+        because in bf16 a report can depend on its batch."""
+        found = [self._kept[name] for name in ids if name in self._kept]
+        return found if len(found) == len(ids) else None
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """One batch; part of it may be there from before and is replaced."""
+        if any(prediction.id in self._kept for prediction in predictions):
+            for prediction in predictions:
+                self._kept.pop(prediction.id, None)
+            self._rewrite()
+        self._kept |= {prediction.id: prediction for prediction in predictions}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(prediction.to_line() for prediction in predictions))
+
+    def _rewrite(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        write_predictions(list(self._kept.values()), partial)
+        partial.replace(self.path)
+
+
 def check_ids(expected: Iterable[str], found: Iterable[str], where: str) -> None:
     """Raises PredictionError listing the ids that are missing, repeated or not expected."""
     expected, counts = dict.fromkeys(expected), Counter(found)

@@ -40,13 +40,27 @@ class Additive:
         totals = np.array([[math.fsum(column) for column in self.rows.T]])
         return float(self.of_totals(totals)[0])
 
-    def resampled(self, weights: Array) -> Array:
-        """(B, n) how often each sample was drawn -> (B,) values."""
-        return self.of_totals(weights @ self.rows)
+    def resampled(self, draw: Draw) -> Array:
+        """(B,) values of the drawn corpora."""
+        return self.of_totals(draw.totals(self.rows))
 
     def take(self, order: Array) -> Additive:
         """The same for samples in another order; order: (n,) indices."""
         return replace(self, rows=self.rows[order])
+
+
+class Draw:
+    """B resampled corpora. weights: (B, n) how often each sample is in each of them."""
+
+    def __init__(self, weights: Array) -> None:
+        self.weights = weights
+        self._totals: dict[int, tuple[Array, Array]] = {}
+
+    def totals(self, rows: Array) -> Array:
+        """(B, k); summed once for all the metrics that share their rows."""
+        if id(rows) not in self._totals:
+            self._totals[id(rows)] = rows, self.weights @ rows
+        return self._totals[id(rows)][1]
 
 
 def mean_of(values: Sequence[float] | Array) -> Additive:
@@ -77,22 +91,22 @@ def intervals(
     studies: the study of each sample. progress: called with the number of new draws.
     """
     drawn: dict[str, list[Array]] = {name: [] for name in metrics}
-    for weights in draws(studies, resamples, seed):
+    for draw in draws(studies, resamples, seed):
         for name, metric in metrics.items():
-            drawn[name].append(metric.resampled(weights))
-        progress(len(weights))
+            drawn[name].append(metric.resampled(draw))
+        progress(len(draw.weights))
     return {name: _percentiles(np.concatenate(values)) for name, values in drawn.items()}
 
 
-def draws(studies: Sequence[str], resamples: int, seed: int) -> Iterator[Array]:
-    """Blocks of (B, n) weights: as many studies as there are, with replacement."""
+def draws(studies: Sequence[str], resamples: int, seed: int) -> Iterator[Draw]:
+    """As many studies as there are, with replacement, `resamples` times; in blocks."""
     names, study = np.unique(np.asarray(studies), return_inverse=True)
     random = np.random.default_rng(seed)
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
         picked = random.integers(len(names), size=(size, len(names)))
         counts = np.stack([np.bincount(row, minlength=len(names)) for row in picked])
-        yield counts[:, study].astype(np.float64)
+        yield Draw(counts[:, study].astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -119,9 +133,9 @@ def compare_metrics(
     """
     names = [name for name in a if name in b]
     apart: dict[str, list[Array]] = {name: [] for name in names}
-    for weights in draws(studies, resamples, seed):
+    for draw in draws(studies, resamples, seed):
         for name in names:
-            apart[name].append(b[name].resampled(weights) - a[name].resampled(weights))
+            apart[name].append(b[name].resampled(draw) - a[name].resampled(draw))
     return {
         name: Difference(
             a=a[name].value(),

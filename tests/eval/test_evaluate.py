@@ -1,22 +1,27 @@
 """evaluate.sh and what is behind it: refusals before the run, checks after it, and real runs."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
+from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import evaluate, nlg
+from llava.eval import evaluate, nlg, run
 from llava.eval.documents import Document, read_documents
 from llava.eval.launch import PREDICTIONS_FOLDER, Launch, error_in
-from llava.inference import ReportWriter, Request
+from llava.eval.predictions import Prediction, read_predictions
+from llava.eval.protocol import checkpoint_id
+from llava.inference import Report, ReportWriter, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = SamplingConfig(gen_length=32, steps=8, temperature=1.0, seed=2)
@@ -41,13 +46,12 @@ def run_script(environment: dict[str, object], *flags: str) -> subprocess.Comple
     )
 
 
-@pytest.fixture
-def settings(tiny_checkpoint, tiny_dataset, tmp_path) -> dict[str, object]:
+def make_settings(checkpoint: Path, dataset, output: Path) -> dict[str, object]:
     return {
-        "MODEL_PATH": tiny_checkpoint,
-        "DATA_PATH": tiny_dataset.json_path,
-        "IMAGE_FOLDER": tiny_dataset.image_folder,
-        "OUTPUT": tmp_path / "run",
+        "MODEL_PATH": checkpoint,
+        "DATA_PATH": dataset.json_path,
+        "IMAGE_FOLDER": dataset.image_folder,
+        "OUTPUT": output,
         "GEN_LENGTH": SAMPLING.gen_length,
         "STEPS": SAMPLING.steps,
         "GEN_KWARGS": f"temperature={SAMPLING.temperature},seed={SAMPLING.seed}",
@@ -55,58 +59,154 @@ def settings(tiny_checkpoint, tiny_dataset, tmp_path) -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def settings(tiny_checkpoint, tiny_dataset, tmp_path) -> dict[str, object]:
+    return make_settings(tiny_checkpoint, tiny_dataset, tmp_path / "run")
+
+
 def rewrite(settings: dict[str, object], tmp_path: Path, change) -> dict[str, object]:
     """The settings with a copy of the dataset that `change` edited in place."""
     entries = json.loads(Path(settings["DATA_PATH"]).read_text())
     change(entries)
-    path = tmp_path / "changed.json"
+    path = tmp_path / "test_changed.json"
     path.write_text(json.dumps(entries))
     return {**settings, "DATA_PATH": path}
 
 
-def write_alone(settings: dict[str, object], documents: list[Document]) -> list[str]:
-    """The reports as one process writes them, in one batch."""
+def write_alone(settings: dict[str, object], documents: list[Document]) -> list[Report]:
+    """The reports as one process writes them, in one batch, in fp32."""
     writer = ReportWriter.from_pretrained(settings["MODEL_PATH"], device="cpu")
-    requests = [Request(document.images, document.prompt) for document in documents]
-    return [report.text for report in writer.write(requests, SAMPLING)]
+    requests = [Request(d.images, d.prompt, seed=i) for i, d in enumerate(documents)]
+    return writer.write(requests, SAMPLING)
 
 
-def test_three_processes_score_each_of_seven_samples_exactly_once(settings, documents, tmp_path):
-    alone = write_alone(settings, documents)
+class Finished(NamedTuple):
+    """A whole run of evaluate.sh, on samples most of which the model gets right."""
+
+    settings: dict[str, object]
+    alone: list[Report]
+    stdout: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings["OUTPUT"])
+
+    def results(self) -> dict:
+        return json.loads((self.folder / "results.json").read_text())
+
+    def rank_files(self) -> list[Path]:
+        return sorted((self.folder / PREDICTIONS_FOLDER).iterdir())
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_checkpoint, tiny_dataset, tmp_path_factory) -> Finished:
+    """Three processes, batches of two, seven samples."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = make_settings(tiny_checkpoint, tiny_dataset, folder / "run")
+    alone = write_alone(settings, read_documents(*tiny_dataset)[0])
 
     def expect_what_is_written(entries: list[dict]) -> None:
-        for entry, text in list(zip(entries, alone, strict=True))[:5]:
-            entry["conversations"][1]["value"] = text
+        for entry, report in list(zip(entries, alone, strict=True))[:5]:
+            entry["conversations"][1]["value"] = report.text
 
-    done = run_script({**rewrite(settings, tmp_path, expect_what_is_written), "NPROC": 3})
+    settings = {**rewrite(settings, folder, expect_what_is_written), "NPROC": 3}
+    done = run_script(settings)
     assert done.returncode == 0, done.stderr
-    run = tmp_path / "run"
-    results = json.loads((run / "results.json").read_text())
-    merged = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in merged] == [document.id for document in documents]
-    assert [row["prediction"] for row in merged] == alone
+    return Finished(settings, alone, done.stdout)
+
+
+def test_three_processes_write_each_of_seven_samples_exactly_once(finished, documents):
+    ids = [document.id for document in documents]
     shares = [
         [json.loads(line)["id"] for line in path.read_text().splitlines()]
-        for path in sorted((run / PREDICTIONS_FOLDER).iterdir())
+        for path in finished.rank_files()
     ]
-    ids = [document.id for document in documents]
     assert shares == [ids[0::3], ids[1::3], ids[2::3]]
-    for row in merged:
-        assert row["prediction"] in "".join(row["tokens"])
-        assert len(row["tokens"]) == len(row["confidence"]) == len(row["decided_at"]) > 0
+    assert [prediction.id for prediction in read_predictions(finished.folder)] == ids
+    assert not (finished.folder / "cache").exists()
 
-    expected = nlg.score_corpus([row["reference"] for row in merged], alone)
-    assert results["metrics"] == expected.metrics
-    assert 0.3 < results["metrics"]["METEOR"] < 1
-    assert (results["n"], results["n_empty"]) == (7, 0)
-    for name, value in results["metrics"].items():
-        assert f"{name:<8} {value:7.4f}" in done.stdout
+
+def test_in_fp32_no_report_depends_on_the_batch_size_or_the_number_of_processes(finished):
+    """Three processes with batches of two and one, against one batch of seven."""
+    predictions = read_predictions(finished.folder)
+    for prediction, report in zip(predictions, finished.alone, strict=True):
+        assert prediction.prediction == report.text
+        assert prediction.decided_at == tuple(report.decided_at)
+        assert prediction.confidence == pytest.approx(report.confidence, abs=1e-5)
+        assert prediction.prediction in "".join(prediction.tokens)
+        assert (prediction.ended, prediction.nfe) == (report.ended, report.nfe)
+
+
+def test_the_results_hold_every_value_its_interval_and_the_protocol(finished):
+    results, predictions = finished.results(), read_predictions(finished.folder)
+    texts = [[getattr(p, side) for p in predictions] for side in ("reference", "prediction")]
+    for name, part in nlg.measure(*texts).items():
+        assert results["metrics"][name] == {m: metric.value() for m, metric in part.metrics.items()}
+        assert f"{name}/METEOR" in finished.stdout
+        low, high = results["intervals"][name]["METEOR"]
+        assert low < results["metrics"][name]["METEOR"] < high
+    assert 0.3 < results["metrics"]["raw"]["METEOR"] < 1
+    assert (results["n"], results["n_studies"], results["n_empty"]) == (7, 7, 0)
+    assert set(results["clinical"]) == {"as_positive", "as_negative"}
+    assert results["health"]["truncated"] == sum(not p.ended for p in predictions)
+
     protocol = results["protocol"]
-    assert (protocol["tokenizer"], protocol["processes"]) == ("ptb", 3)
-    assert protocol["checkpoint"] == str(settings["MODEL_PATH"])
+    assert protocol["tokenizers"] == {"raw": "ptb", "r2gen": "white space"}
+    assert (protocol["task"], protocol["split"], protocol["processes"]) == ("mimic_cxr", "test", 3)
+    assert protocol["checkpoint_id"] == checkpoint_id(finished.settings["MODEL_PATH"])
     assert SamplingConfig.from_dict(protocol["generation"]) == SAMPLING
-    assert protocol["data"][0]["n"] == 7
-    assert not (run / "cache").exists()
+    digest = hashlib.sha256(Path(finished.settings["DATA_PATH"]).read_bytes()).hexdigest()
+    assert [(part["n"], part["sha256"]) for part in protocol["data"]] == [(7, digest)]
+
+
+def test_a_killed_run_continues_to_identical_results(finished, tmp_path):
+    """What a kill leaves: predictions up to some byte of each process's file, and no results."""
+    folder = tmp_path / "killed"
+    shutil.copytree(finished.folder, folder)
+    (folder / "results.json").unlink()
+    (folder / "predictions.jsonl").unlink()
+    first, second, third = sorted((folder / PREDICTIONS_FOLDER).iterdir())
+    third.unlink()
+    first.write_bytes(first.read_bytes()[:-30])
+    kept = second.stat()
+    done = run_script({**finished.settings, "OUTPUT": folder})
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "results.json").read_text()) == finished.results()
+    assert (folder / "predictions.jsonl").read_bytes() == (
+        finished.folder / "predictions.jsonl"
+    ).read_bytes()
+    assert second.stat().st_size == kept.st_size
+
+
+def test_baselines_stand_beside_the_run_and_need_no_second_start(finished, tmp_path, monkeypatch):
+    """The run's own predictions are there already; only the baselines are made."""
+    folder = tmp_path / "with_baselines"
+    shutil.copytree(finished.folder, folder)
+    asked = {}
+
+    def generate(plan: run.Plan, place: Path, samples: list[Document]) -> list[Prediction]:
+        asked[place.name] = samples
+        return read_predictions(finished.folder)
+
+    monkeypatch.setattr(run, "generate", generate)
+    settings = {**finished.settings, "OUTPUT": folder}
+    flags = ["--batch-size", "2", "--nproc", "3", "--baselines", "normal", "nearest", "blank"]
+    flags += ["--gen-length", str(SAMPLING.gen_length), "--steps", str(SAMPLING.steps)]
+    flags += ["--gen-kwargs", settings["GEN_KWARGS"], "--train-data", str(settings["DATA_PATH"])]
+    assert evaluate.main(arguments(settings, *flags)) == 0
+
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metrics"] == finished.results()["metrics"]
+    names = ["most frequent normal report", "nearest training image", "model with a blank image"]
+    assert list(results["baselines"]) == names
+    # Trained and tested on the same samples: the nearest image is the sample's own.
+    nearest = results["baselines"]["nearest training image"]
+    assert nearest["raw"]["ROUGE-L"] == pytest.approx(1.0)
+    assert nearest["as_positive"]["micro_14"]["f1"] == 1.0
+    normal = read_predictions(folder / "baselines" / "normal")
+    assert {p.prediction for p in normal} == {"No acute cardiopulmonary process."}
+    pixels = {Image.open(path).getextrema() for d in asked["blank"] for path in d.images}
+    assert pixels == {(128, 128)}
 
 
 def test_a_run_that_lmms_eval_could_not_do_fails_with_the_reason(settings, tmp_path):
@@ -153,6 +253,8 @@ def refused(monkeypatch, capsys):
         (["--gen-length", "8", "--block-length", "3"], "not a multiple of block_length=3"),
         (["--batch-size", "0"], "batch size 0"),
         (["--nproc", "0"], "--nproc=0"),
+        (["--task", "chexpert"], "known: iu_xray, mimic_cxr"),
+        (["--baselines", "nearest"], "'nearest' needs --train-data"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(refused, settings, flags, message):
@@ -174,14 +276,16 @@ def test_a_checkpoint_that_is_none_is_refused(refused, settings, tmp_path):
     assert "move or link it" in refused(arguments({**settings, "MODEL_PATH": comma}))
 
 
-def test_an_existing_run_is_replaced_only_on_demand(refused, settings):
+def test_a_run_with_other_settings_is_neither_continued_nor_replaced_unasked(refused, settings):
     output = Path(settings["OUTPUT"])
     output.mkdir()
-    (output / "settings.json").write_text("{}")
+    (output / "settings.json").write_text('{"batch_size": 64}')
     (output / "results.json").write_text("{}")
-    assert "pass --overwrite" in refused(arguments(settings))
+    message = refused(arguments(settings))
+    assert "batch_size: 64 there, 8 here" in message
+    assert "pass --overwrite" in message
     assert (output / "results.json").exists()
-    evaluate._prepare_folder(output, overwrite=True)
+    run.open_folder(output, {"batch_size": 8}, overwrite=True)
     assert not (output / "results.json").exists()
 
 

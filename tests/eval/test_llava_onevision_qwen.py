@@ -17,9 +17,11 @@ from llava.constants import IMAGE_PLACEHOLDER
 from llava.diffusion.sampler import SamplingConfig
 from llava.eval import java, nlg
 from llava.eval.documents import Document, read_documents, write_documents
-from llava.eval.launch import MODEL, TASK, TASKS_FOLDER
+from llava.eval.launch import MODEL, TASKS_FOLDER
 from llava.eval.llava_onevision_qwen import LlavaOnevisionQwen, ModelArguments, sampling_config
 from llava.inference import Report, Request
+
+TASK = "mimic_cxr"
 
 
 def answer(prompt: str) -> str:
@@ -177,6 +179,30 @@ def test_predictions_of_another_run_are_not_added_to(tmp_path):
     make_model(FakeWriter(), tmp_path)
     with pytest.raises(ValueError, match=r"rank0\.jsonl.*another run"):
         make_model(FakeWriter(), tmp_path)
+
+
+def five_documents() -> dict:
+    rows = [{"id": name, "images": [], "reference": "x"} for name in "abcde"]
+    return {TASK: {"test": rows}}
+
+
+def test_a_killed_process_continues_where_it_stopped_batch_by_batch(tmp_path):
+    requests = [instance(number, f"Q{number}", {}) for number in range(5)]
+    model = make_model(FakeWriter(), tmp_path)
+    model.task_dict = five_documents()
+    whole = model.generate_until(requests)
+    path = tmp_path / "rank0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    # One batch of two, half of the next, and a line that the kill cut short.
+    path.write_text("".join(lines[:3]) + lines[3][:40])
+
+    writer = FakeWriter()
+    model = LlavaOnevisionQwen(writer, torch.device("cpu"), 2, tmp_path, resume=True)
+    model.task_dict = five_documents()
+    assert model.generate_until(requests) == whole
+    prompts = [[request.prompt for request in batch] for batch, _ in writer.batches]
+    assert prompts == [["Q2", "Q3"], ["Q4"]]
+    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
 
 
 def test_processes_that_would_all_do_everything_are_refused(monkeypatch):

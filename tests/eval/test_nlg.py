@@ -11,6 +11,7 @@ import pytest
 
 from llava.eval import java, nlg
 from llava.eval.overlap import meteor
+from llava.eval.significance import Draw
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
 
@@ -101,7 +102,8 @@ def test_a_resampled_corpus_scores_as_if_it_had_been_written_out(no_java):
     measured = nlg.measure(REFERENCES, HYPOTHESES)
     for protocol in nlg.PROTOCOLS:
         drawn = {
-            name: metric.resampled(weights) for name, metric in measured[protocol].metrics.items()
+            name: metric.resampled(Draw(weights))
+            for name, metric in measured[protocol].metrics.items()
         }
         for row, counts in enumerate(weights.astype(int)):
             references, hypotheses = np.repeat(REFERENCES, counts), np.repeat(HYPOTHESES, counts)
@@ -114,7 +116,7 @@ def test_meteor_of_a_resampled_corpus_pools_its_counts_and_each_protocol_has_its
     measured = nlg.measure(REFERENCES, HYPOTHESES)
     raw, r2gen = (measured[protocol].metrics["METEOR"] for protocol in nlg.PROTOCOLS)
     assert 0 < raw.value() < r2gen.value() < 1, "r2gen also matches the full stops"
-    drawn = raw.resampled(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 2.0], [1.0, 0.0, 1.0]]))
+    drawn = raw.resampled(Draw(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 2.0], [1.0, 0.0, 1.0]])))
     assert drawn[0] == pytest.approx(raw.value())
     assert drawn[1] == pytest.approx(drawn[2])
     assert drawn[2] != pytest.approx(drawn[0])

@@ -33,7 +33,8 @@ def demo(tmp_path):
             for name, (text, _) in TEXTS.items()
         ]
         (tmp_path / run / "predictions.jsonl").write_text("\n".join(lines))
-        (tmp_path / run / "results.json").write_text(json.dumps({"metrics": {"BLEU-4": 0.5}}))
+        results = {"metrics": {"raw": {"BLEU-4": 0.5}}}
+        (tmp_path / run / "results.json").write_text(json.dumps(results))
     return tmp_path
 
 

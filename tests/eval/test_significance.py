@@ -27,8 +27,8 @@ def test_nine_in_ten_and_more_intervals_hold_the_true_mean():
 
 
 def test_the_images_of_a_study_are_drawn_together():
-    blocks = list(draws(["a", "b", "b", "c"], resamples=120, seed=0))
-    weights = np.concatenate(blocks)
+    blocks = draws(["a", "b", "b", "c"], resamples=120, seed=0)
+    weights = np.concatenate([draw.weights for draw in blocks])
     assert weights.shape == (120, 4)
     assert (weights[:, 1] == weights[:, 2]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()

@@ -1,9 +1,9 @@
-"""What lmms-eval calls by name from `mimic_cxr.yaml`; the work is done by `llava.eval.nlg`.
+"""What lmms-eval calls by name from the YAML files here; the work is done by `llava.eval.nlg`.
 
     document -> question and images -> (model) -> (reference, prediction) -> one score per metric
 
-All metrics are of the whole corpus: each sample contributes its pair to every metric, and the
-first aggregation scores them all at once.
+The values are those of the protocol `raw`. All metrics are of the whole corpus: each sample
+contributes its pair to every metric, and the first aggregation scores them all at once.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,10 @@ def doc_to_text(doc: dict) -> str:
 
 def doc_to_target(doc: dict) -> str:
     return doc["reference"]
+
+
+def count_result(doc: dict, results: Sequence[str]) -> dict[str, int]:
+    return {"scored": len(results)}
 
 
 def process_results(doc: dict, results: Sequence[str]) -> dict[str, Pair]:
@@ -59,8 +63,8 @@ def cider(pairs: Sequence[Pair]) -> float:
     return _metric("CIDEr", pairs)
 
 
-def scored(pairs: Sequence[Pair]) -> int:
-    return len(pairs)
+def scored(results: Sequence) -> int:
+    return len(results)
 
 
 def empty(pairs: Sequence[Pair]) -> int:

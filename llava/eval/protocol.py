@@ -1,0 +1,112 @@
+"""What a reader needs beside the scores: which data, which checkpoint, which versions.
+
+eval/tasks/**/NAME.yaml -> read_task() -> DatasetTask
+a checkpoint's files    -> checkpoint_id()
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.eval.launch import TASKS_FOLDER
+
+NOT_STATED = "not stated"
+SPLITS = ("train", "val", "test")
+
+_PACKAGES = ("llada-v-qwen", "torch", "transformers", "lmms-eval", "pycocoevalcap")
+_DATA_KEYS = ("data_path", "image_folder")
+_PROTOCOL_KEYS = ("split", "section", "cleaning")
+_CHECKPOINT_FILES = ("*.json", "*.jinja", "*.safetensors")
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class DatasetTask:
+    """A dataset as its YAML states it. data_path, image_folder: absolute, or None."""
+
+    name: str
+    data_path: Path | None = None
+    image_folder: Path | None = None
+    split: str = NOT_STATED
+    section: str = NOT_STATED
+    cleaning: str = NOT_STATED
+
+    def stated_for(self, data_path: Path) -> dict[str, str]:
+        """split, section and cleaning: the YAML's for its own data. Of other data only the split
+        is known, when the file's name begins with it."""
+        if self.data_path is not None and data_path.resolve() == self.data_path:
+            return {name: getattr(self, name) for name in _PROTOCOL_KEYS}
+        prefix = data_path.name.split("_")[0].lower()
+        split = prefix if prefix in SPLITS else NOT_STATED
+        return {"split": split, "section": NOT_STATED, "cleaning": NOT_STATED}
+
+
+def read_task(name: str, folder: Path = TASKS_FOLDER) -> DatasetTask:
+    """The dataset of that name below `folder`. Raises ValueError naming the file and the key."""
+    found = {}
+    for path in sorted(folder.glob("**/*.yaml")):
+        content = _read_yaml(path)
+        found[str(content.get("task"))] = path, content
+    if name not in found:
+        raise ValueError(
+            f"there is no task {name!r} below {folder}; known: {', '.join(sorted(found))}. Another "
+            "dataset is a YAML beside mimic_cxr.yaml"
+        )
+    path, content = found[name]
+    metadata = content.get("metadata") or {}
+    data = _part(metadata, "data", _DATA_KEYS, path)
+    stated = _part(metadata, "protocol", _PROTOCOL_KEYS, path)
+    paths = {key: (path.parent / value).resolve() for key, value in data.items()}
+    return DatasetTask(name, **paths, **stated)
+
+
+def checkpoint_id(folder: Path) -> str:
+    """A hash of the configuration, the tokenizer and the weights, by file name and content."""
+    digest = hashlib.sha256()
+    files = {path for pattern in _CHECKPOINT_FILES for path in folder.glob(pattern)}
+    for path in sorted(files):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in _PACKAGES}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """lmms-eval's `!function module.name` is read as text."""
+
+    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no task: it must hold `task` and `include: mimic_cxr.yaml`")
+    return content
+
+
+def _part(
+    metadata: Mapping[str, Any], name: str, known: tuple[str, ...], path: Path
+) -> dict[str, str]:
+    part = metadata.get(name) or {}
+    for key, value in part.items():
+        if key not in known:
+            raise ValueError(
+                f"{path}, metadata.{name}: unknown key {key!r}; known: {', '.join(known)}"
+            )
+        if not isinstance(value, str):
+            raise ValueError(f"{path}, metadata.{name}.{key} is {value!r}; it must be text")
+    return part
