@@ -4,10 +4,11 @@ Template text (roles, end of turn, the empty think block) is ours; message text 
 files and is tokenised so that special tokens spelled out in it stay plain text.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from llava.constants import (
     END_OF_TEXT,
@@ -18,6 +19,9 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
     SYSTEM_PROMPT,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VERSIONS = ("qwen", "plain")
 ROLES = {"human": "user", "gpt": "assistant"}

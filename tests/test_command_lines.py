@@ -11,7 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
     "llava.data.mimic_build",
     "llava.data.mimic_cxr",
+    "llava.data.chexpert_plus",
+    "llava.data.inspect",
     "llava.data.iu_xray",
+    "llava.data.resize",
+    "llava.data.table",
     "llava.data.phantom",
     "llava.data.phantom.blank",
     "llava.data.phantom.raw_layout",

@@ -66,11 +66,13 @@ def test_the_ids_are_those_of_the_chat_text_tokenised_as_one_piece(qwen):
     assert encoded.input_ids.count(IMAGE_TOKEN_INDEX) == 1
 
 
+# Without "<": hypothesis tries the literals of the code too, and a special token spelled out in a
+# message is plain text here, unlike in one piece.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<"), max_size=30)
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    question=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
-    report=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
-)
+@given(question=TEXT, report=TEXT)
 def test_any_text_is_tokenised_as_in_one_piece(qwen, question, report):
     question, report = f"<image>\n{question}?", f"{report}."
     expected = whole(qwen, chat(question, report.strip()))

@@ -9,7 +9,7 @@ over a `Source`.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,29 @@ def add_section(parser: argparse.ArgumentParser) -> None:
         default="findings",
         help="the part of the report that is the answer (default: findings)",
     )
+
+
+def chosen_report(text_of: Callable[[str], str], section: str) -> tuple[str, str | None]:
+    """(report, why there is none): the parts that `section` names, on one line.
+
+    text_of: name of a part -> its cleaned text, "" where it says nothing.
+    """
+    parts = SECTIONS[section]
+    report = " ".join(filter(None, map(text_of, parts)))
+    return report, None if report else f"no text under {' or '.join(parts)}"
+
+
+def patients_apart(studies: Iterable[Study]) -> Iterator[Study]:
+    """The same studies. Raises ValueError when a subject that they name is in two splits."""
+    splits: dict[str, str] = {}
+    for study in studies:
+        known = splits.setdefault(study.subject, study.split) if study.subject else study.split
+        if known != study.split:
+            raise ValueError(
+                f"entry {shown(study.id)}: patient {shown(study.subject)} is in {known!r} and in "
+                f"{study.split!r}; what is tested would have been trained on"
+            )
+        yield study
 
 
 def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) -> int:

@@ -8,29 +8,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from llava.data.cleaning import shown
+from llava.data.splits import SPLITS
 
-SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""How source files spell a split (in any letter case) -> its name here."""
 EXAMPLES = 5
 """How many names are shown for each reason."""
 
 _ROW = "{:<6} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9}"
-
-
-def split_name(value: object, where: str) -> str:
-    """train, val or test, from any of their spellings. Raises ValueError on another name."""
-    split = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
-    if split is None:
-        others = ", ".join(name for name in SPLIT_NAMES if name not in SPLITS)
-        raise ValueError(
-            f"{where} is {shown(value)}; the split names are {', '.join(SPLITS)}, also {others}"
-        )
-    return split
 
 
 @dataclass

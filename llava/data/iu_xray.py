@@ -13,7 +13,6 @@ them, and nothing is guessed in their place.
 """
 
 import argparse
-import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,19 +21,20 @@ from pathlib import Path
 
 from llava.data.cleaning import present_text, remove_marks, shown
 from llava.data.conversion import (
-    SECTIONS,
     Source,
     add_options,
     add_section,
+    chosen_report,
     locator,
     run_conversion,
 )
 from llava.data.records import Locate, Study
+from llava.data.splits import split_of
 from llava.data.tables import read_rows
+from llava.data.views import add_view, check_view, views_apart
 
 REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
-VIEWS = {"frontal": ("frontal",), "all": ("frontal", "lateral")}
 NO_REPORT_ROW = "projections without a row in the reports file"
 _CONTEXT_COLUMNS = ("indication", "comparison")
 _MARK = r"X{4,}"
@@ -73,13 +73,6 @@ def read_pair(reports: Path, projections: Path, choices: Choices) -> Iterator[St
             yield Study(uid, split_of(uid, choices.seed), names, "", problem=NO_REPORT_ROW)
 
 
-def split_of(uid: str, seed: int) -> str:
-    """train, val or test with shares 0.7, 0.1 and 0.2, from a hash of the seed and the uid."""
-    digest = hashlib.sha256(f"{seed}:{uid}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if share < 0.7 else "val" if share < 0.8 else "test"
-
-
 def clean_text(value: str, where: str) -> str:
     """A cell on one line, without its de-identification marks; "" where it says nothing."""
     return remove_marks(present_text(value, where) or "", _MARK)
@@ -98,23 +91,21 @@ def _study(
     where: str,
 ) -> Study:
     """listed: (file name, view) of the study's projections."""
-    wanted = VIEWS[choices.view]
-    parts = [clean_text(row[name], f"{where}, {name}") for name in SECTIONS[choices.section]]
-    report = " ".join(filter(None, parts))
-    fields = {name: clean_text(row[name], f"{where}, {name}") for name in _CONTEXT_COLUMNS}
-    section = " or ".join(SECTIONS[choices.section])
+
+    def text_of(name: str) -> str:
+        return clean_text(row[name], f"{where}, {name}")
+
+    taken, set_aside = views_apart(listed, choices.view)
+    report, problem = chosen_report(text_of, choices.section)
+    fields = {name: text_of(name) for name in _CONTEXT_COLUMNS}
     return Study(
         id=uid,
         split=split_of(uid, choices.seed),
-        images=tuple(name for name, view in listed if view in wanted),
+        images=taken,
         report=report,
         context={name: text for name, text in fields.items() if text},
-        problem=None if report else f"no text under {section}",
-        set_aside=tuple(
-            (name, f"{view} view (--view {choices.view})")
-            for name, view in listed
-            if view not in wanted
-        ),
+        problem=problem,
+        set_aside=set_aside,
     )
 
 
@@ -122,13 +113,9 @@ def _images_by_uid(projections: Path) -> dict[str, list[tuple[str, str]]]:
     """uid -> (file name, view) of each of its projections, in the order of the file."""
     images = defaultdict(list)
     for where, row in read_rows(projections, PROJECTION_COLUMNS, _SWAPPED):
-        name, view = row["filename"].strip(), row["projection"].strip().lower()
+        name, view = row["filename"].strip(), check_view(row["projection"], f"{where}, projection")
         if not name:
             raise ValueError(f"{where}, filename is blank; name an image or remove the row")
-        if view not in VIEWS["all"]:
-            raise ValueError(
-                f"{where}, projection is {shown(row['projection'])}; it must be Frontal or Lateral"
-            )
         images[_uid(row, where)].append((name, view))
     return dict(images)
 
@@ -150,9 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reports", type=Path, required=True, help="indiana_reports.csv")
     parser.add_argument("--projections", type=Path, required=True, help="indiana_projections.csv")
     add_options(parser, "folder of the images")
-    parser.add_argument(
-        "--view", choices=VIEWS, default="frontal", help="images to take (default: frontal)"
-    )
+    add_view(parser)
     add_section(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
     return parser

@@ -20,11 +20,12 @@ from pathlib import Path
 from llava.constants import CLINICAL_FIELDS
 from llava.data.cleaning import present_text, unusable_because
 from llava.data.conversion import SECTIONS, add_overwrite, add_section, run_command
-from llava.data.counts import SPLITS, ConversionReport, SplitCounts
+from llava.data.counts import ConversionReport, SplitCounts
 from llava.data.mimic_clean import clean_context, clean_report
 from llava.data.mimic_raw import RawStudy, ReportArchive, check_subject, read_studies
 from llava.data.records import IN_SKIPPED_ENTRY
 from llava.data.sections import Sections, parse_sections
+from llava.data.splits import SPLITS
 from llava.data.writer import check_free, whole_file
 
 VIEWS = ("all", "frontal")

@@ -28,9 +28,9 @@ from typing import Any
 from llava.constants import CLINICAL_FIELDS
 from llava.data.cleaning import present_text, shown
 from llava.data.conversion import Source, add_options, locator, run_conversion
-from llava.data.counts import split_name
 from llava.data.mimic_clean import clean_context, clean_report
 from llava.data.records import PER_STUDY, Locate, Study, image_name
+from llava.data.splits import split_name
 
 _FILES = "files"
 

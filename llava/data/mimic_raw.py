@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.data.cleaning import shown
-from llava.data.counts import split_name
+from llava.data.splits import split_name
 from llava.data.tables import read_rows
 
 LARGEST_REPORT = 1_000_000

@@ -21,7 +21,8 @@ from llava.constants import (
     QUESTION,
 )
 from llava.data.cleaning import shown, unusable_because
-from llava.data.counts import SPLITS, ConversionReport
+from llava.data.counts import ConversionReport
+from llava.data.splits import SPLITS
 from llava.data.writer import Conversation
 
 PER_STUDY = ("all", "first", "all-views")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from llava.data.cleaning import shown
-from llava.data.counts import SPLITS
+from llava.data.splits import SPLITS
 
 Conversation = dict[str, object]
 """{"id", "image", "conversations"}: one entry of a written file."""
