@@ -1,12 +1,14 @@
-"""The report of one image, on the command line.
+"""The report of one image, or those of many, on the command line.
 
 python -m llava.generate --model-path exp/demo/stage2 --image X --indication "Chest pain"
+python -m llava.generate --model-path exp/demo/stage2 --input FOLDER --output reports.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from llava.constants import CLINICAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from llava.diffusion.sampler import SamplingConfig
 
 _SAMPLING = {
     "gen_length": (int, "canvas length in tokens, a limit of the report's length"),
@@ -41,21 +45,39 @@ _FLAGS = {
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
+        if args.input is not None:
+            return _write_many(args)
         print(_write(args))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was written is kept", file=sys.stderr)
+        return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.generate",
-        description="Write the report of a chest radiograph (JPEG, PNG or DICOM). "
-        "For research: not a medical device.",
+        description="Write the report of a chest radiograph (JPEG, PNG or DICOM), or those of "
+        "many. For research: not a medical device.",
     )
     parser.add_argument("--model-path", required=True, help="checkpoint folder of stage 2")
-    parser.add_argument("--image", type=Path, required=True, help="JPEG, PNG or DICOM file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image", type=Path, help="JPEG, PNG or DICOM file")
+    source.add_argument(
+        "--input", type=Path, help="folder of images, or a JSON list of images with their context"
+    )
+    many = parser.add_argument_group("many images (--input)")
+    many.add_argument(
+        "--output", type=Path, help="JSON lines, a report each; a run that was cut off continues"
+    )
+    many.add_argument(
+        "--image-folder", type=Path, help="what the JSON's paths start from (default: its folder)"
+    )
+    many.add_argument("--batch-size", type=int, default=8, help="reports at once (default: 8)")
+    many.add_argument("--overwrite", action="store_true", help="start --output again")
     for name in CLINICAL_FIELDS:
         parser.add_argument(f"--{name}", help=f"clinical context: {name}")
     parser.add_argument(
@@ -75,20 +97,67 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(args: argparse.Namespace) -> str:
+    if args.output or args.image_folder or args.overwrite:
+        raise ValueError("--output, --image-folder and --overwrite go with --input, not --image")
     if not args.image.is_file():
         raise FileNotFoundError(f"image {str(args.image)!r} does not exist")
     from llava.data.records import human_turn
-    from llava.diffusion.sampler import SamplingConfig
     from llava.inference import ReportWriter, Request
+
+    sampling = _sampling(args)
+    writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
+    request = Request((args.image,), human_turn(_context(args)), template=args.template)
+    return writer.write([request], sampling)[0].text
+
+
+def _write_many(args: argparse.Namespace) -> int:
+    """Exit status: 0 when every item has its report, else 1."""
+    if args.output is None:
+        raise ValueError("--input needs --output, the JSON-lines file for the reports")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size {args.batch_size} is not positive; try 8")
+    from llava.generate_items import other_files, read_items
+
+    items = read_items(args.input, args.image_folder, _context(args))
+    print(f"{len(items)} items in {args.input}{other_files(args.input, items)}", file=sys.stderr)
+    from llava.generate_many import write_many
+    from llava.inference import ReportWriter
+    from llava.report_log import ReportLog
+
+    sampling = _sampling(args)
+    with ReportLog(args.output, _decisive(args, asdict(sampling)), args.overwrite) as log:
+        writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
+        outcome = write_many(
+            items,
+            writer,
+            sampling,
+            log,
+            batch_size=args.batch_size,
+            template=args.template,
+        )
+    print(f"{outcome.summary()}; reports in {args.output}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _decisive(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
+    """What the reports depend on: a run that was cut off is continued with the same."""
+    names = ("model_path", "input", "image_folder", "dtype", "template")
+    paths = {name: None if (v := getattr(args, name)) is None else str(v) for name in names}
+    return {**paths, "context": _context(args), **sampling}
+
+
+def _context(args: argparse.Namespace) -> dict[str, str]:
+    given = {name: getattr(args, name) for name in CLINICAL_FIELDS}
+    return {name: text for name, text in given.items() if text}
+
+
+def _sampling(args: argparse.Namespace) -> SamplingConfig:
+    from llava.diffusion.sampler import SamplingConfig
 
     settings: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
     settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {name: getattr(args, name) for name in _FLAGS}
-    sampling = SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
-    writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
-    prompt = human_turn({name: getattr(args, name) for name in CLINICAL_FIELDS})
-    request = Request((args.image,), prompt, template=args.template)
-    return writer.write([request], sampling)[0].text
+    return SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
 
 
 if __name__ == "__main__":

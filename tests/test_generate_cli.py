@@ -198,4 +198,4 @@ def test_a_call_without_model_or_image_says_what_is_required(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    assert "--model-path, --image" in error_line(capsys)
+    assert "required: --model-path" in error_line(capsys)

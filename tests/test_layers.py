@@ -23,6 +23,7 @@ LAYERS = {
     # 1: names, and mathematics on tensors
     "llava.constants": 1,
     "llava.image_layout": 1,
+    "llava.report_log": 1,
     "llava.pictures": 1,
     "llava.diffusion*": 1,
     "llava.model.language_model.configuration_qwen": 1,
@@ -88,6 +89,7 @@ LAYERS = {
     "llava.model.llava_arch": 3,
     "llava.data.dataset": 3,
     "llava.data.inspect": 3,
+    "llava.generate_items": 3,
     "llava.eval.collect": 3,
     "llava.eval.documents": 3,
     "llava.eval.protocol": 3,
@@ -102,6 +104,7 @@ LAYERS = {
     "llava.eval.features": 6,
     "llava.inference": 6,
     "llava.generate": 7,
+    "llava.generate_many": 7,
     "llava.eval.evaluate": 7,
     "llava.eval.run": 7,
     "llava.eval.llava_onevision_qwen": 7,

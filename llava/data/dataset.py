@@ -74,15 +74,15 @@ class ReportDataset(Dataset):
         self.entries, self.tokenizer, self.image_processor = entries, tokenizer, image_processor
         self.layout, self.max_length, self.version = layout, max_length, version
         self.fill, self.dropout = fill or AnswerFill(), dropout
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # one for all workers
+        self.epoch = 0
         self.end_of_text = token_id(tokenizer, END_OF_TEXT)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def set_epoch(self, epoch: int) -> None:
-        """What is drawn anew in every epoch is drawn for this one from now on."""
-        self._epoch.fill_(epoch)
+        """What is drawn anew in every epoch is drawn for this one from now on, in this process."""
+        self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
@@ -119,9 +119,8 @@ class ReportDataset(Dataset):
         """The turns of an entry, the human ones with the context that this epoch leaves them."""
         if self.dropout is None:
             return entry.messages
-        epoch = int(self._epoch)
         return [
-            m | {"value": self.dropout.apply(m["value"], epoch, index, turn)}
+            m | {"value": self.dropout.apply(m["value"], self.epoch, index, turn)}
             if m["from"] == "human"
             else m
             for turn, m in enumerate(entry.messages)
