@@ -5,7 +5,10 @@ saves a checkpoint and ends the run with `exits.INTERRUPTED`. The processes agre
 in one collective a step.
 """
 
+import atexit
+import functools
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -48,9 +51,26 @@ class StopRequest:
 
 def leave_signals_to_the_parent(_: int) -> None:
     """For a loader's worker: schedulers signal every process of a job, and a worker that dies of it
-    takes the save down with it. Workers end when their parent does."""
+    takes the save down with it. Workers end when their parent does (`end_workers_at_exit`)."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@functools.cache
+def end_workers_at_exit() -> None:
+    """Kill what loaders left running when this process ends; they hold nothing worth saving.
+
+    `multiprocessing` asks them with the signal that they ignore, and would wait for them for ever.
+    It registered its own exit first, so this one runs before it.
+    """
+
+    def kill() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch reports each of them as a failure
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(kill)
 
 
 class StepGuard(TrainerCallback):

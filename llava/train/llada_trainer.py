@@ -29,7 +29,12 @@ from llava.train.batches import (
 )
 from llava.train.evaluation import validation_loss
 from llava.train.exits import CheckpointError
-from llava.train.guard import StepGuard, StopRequest, leave_signals_to_the_parent
+from llava.train.guard import (
+    StepGuard,
+    StopRequest,
+    end_workers_at_exit,
+    leave_signals_to_the_parent,
+)
 from llava.train.monitor import Monitor
 from llava.train.noise import stratified_step_times, training_noise
 from llava.train.optimizers import LearningRates, build_optimizer
@@ -99,6 +104,7 @@ class LLaDATrainer(Trainer):
 
     def _loader(self, dataset: Dataset, batches: GlobalBatches, share: Share) -> EpochLoader:
         args = self.args
+        end_workers_at_exit()
         return EpochLoader(
             DrawnSamples(dataset, self.loaded.model.config.pad_token_id),
             batch_sampler=ShareSampler(batches, share),
