@@ -56,13 +56,37 @@ def seeded_noise(target_mask: Tensor, seeds: Sequence[int], t: Tensor | None = N
     times, masked = [], torch.zeros_like(target_mask, device="cpu")
     targets = target_mask.cpu()
     for row, seed in enumerate(seeds):
-        generator = torch.Generator().manual_seed(seed)
-        own_t = torch.rand((), generator=generator)
+        generator, own_t = _start_row(seed)
         times.append(own_t if t is None else t[row].cpu())
         draws = torch.rand(int(targets[row].sum()), generator=generator)
         masked[row, targets[row]] = draws < mask_probability(times[-1])
     p_mask = mask_probability(torch.stack(times))
     return Noise(p_mask.to(target_mask.device), masked.to(target_mask.device))
+
+
+def _start_row(seed: int) -> tuple[torch.Generator, Tensor]:
+    """A row's generator behind its first draw, and that draw, the row's own time."""
+    generator = torch.Generator().manual_seed(seed)
+    return generator, torch.rand((), generator=generator)
+
+
+def seeded_views(
+    target_mask: Tensor, seeds: Sequence[int], views: int, t: Tensor | None = None
+) -> list[Noise]:
+    """`views` masks of each row, at times spread evenly: view v of a row at (t + v / views) mod 1.
+
+    Each time is uniform, together they cover the interval; the first view is `seeded_noise`.
+    """
+    if t is None:
+        t = torch.stack([_start_row(seed)[1] for seed in seeds])
+    return [
+        seeded_noise(
+            target_mask,
+            [row_seed(seed, view) if view else seed for seed in seeds],
+            (t + view / views) % 1,
+        )
+        for view in range(views)
+    ]
 
 
 def row_seed(*parts: int) -> int:

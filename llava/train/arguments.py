@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+VIEWS = (0, 2, 4, 8)
 TUNABLE_PARTS = ("mm_vision_tower", "mm_mlp_adapter", "mm_language_model")
 
 
@@ -48,6 +49,9 @@ class ModelArguments:
     )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
+    num_views: int = option(
+        0, "masked copies of a sample, over one prefix: 2, 4 or 8 (0: one complementary pair)"
+    )
     version: str = option("qwen", "conversation format; plain: image, caption", ("qwen", "plain"))
 
 
@@ -73,6 +77,11 @@ class DataArguments:
 class RunArguments:
     """What this project adds to the Trainer's own options."""
 
+    group_by_length: bool = option(False, "form global batches of samples of similar length")
+    torch_compile: bool = option(False, "compile the language model's layers (torch.compile)")
+    pad_to_multiple_of: int = option(
+        1, "round lengths up to it, spliced images counted; 64 suits GPUs and --torch_compile"
+    )
     mm_vision_tower_lr: float = option(0.0, "learning rate of the tower (0: learning_rate)")
     mm_projector_lr: float = option(0.0, "learning rate of the projector (0: learning_rate)")
     muon_lr: float = option(
@@ -192,6 +201,10 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
     ):
         if not getattr(group, name):
             raise ValueError(f"--{name} is required")
+    if model.num_views not in VIEWS:
+        raise ValueError(
+            f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
+        )
     parts = tunable_parts(model)
     for part in parts:
         if part not in TUNABLE_PARTS:
@@ -204,6 +217,13 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
 
 def check_training(run: RunArguments, training: TrainingArguments) -> None:
     """ValueError for options of the Trainer that this project's loop cannot honour."""
+    if training.torch_compile:
+        raise ValueError(
+            "--torch_compile_backend and --torch_compile_mode compile the model as a whole, which "
+            "breaks at every length read from a batch; give --torch_compile alone"
+        )
+    if run.pad_to_multiple_of < 1:
+        raise ValueError(f"--pad_to_multiple_of={run.pad_to_multiple_of} is not positive; try 64")
     if training.n_gpu > 1:
         raise ValueError(
             f"{training.n_gpu} GPUs and one process: start one process per GPU, as the scripts in "
@@ -215,6 +235,13 @@ def check_training(run: RunArguments, training: TrainingArguments) -> None:
         raise ValueError("--auto_find_batch_size would change the run as it goes; set a batch size")
     if training.deepspeed and run.on_nonfinite == "skip" and not training.bf16:
         raise ValueError("--on_nonfinite skip with --deepspeed needs --bf16 true")
+
+
+def mask_draws(model: ModelArguments) -> int:
+    """Independent draws of the masks of a sample; under `complementary` each makes two copies."""
+    if not model.complementary:
+        return model.num_views or 1
+    return max(1, model.num_views // 2)
 
 
 def tunable_parts(model: ModelArguments) -> list[str]:

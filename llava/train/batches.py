@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from llava.constants import IGNORE_INDEX
 from llava.data.dataset import Collator, ReportDataset
 from llava.diffusion.masking import row_seed
+from llava.train.length_groups import group_by_length
 
 EXTRA_FIELDS = ("sample_index", "position", "weight", "problems")
 """What `WeighingCollator` adds for the trainer; the model does not take it."""
@@ -36,12 +37,16 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class GlobalBatches:
-    """The draws of every step. samples: N; size: G, over all processes and accumulation steps."""
+    """The draws of every step. samples: N; size: G, over all processes and accumulation steps.
+
+    lengths: of each sample, where batches are to be formed of similar ones.
+    """
 
     samples: int
     size: int
     seed: int = 0
     shuffle: bool = True
+    lengths: Sequence[int] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,7 +71,10 @@ class GlobalBatches:
         if not self.shuffle:
             return list(range(self.samples))
         generator = torch.Generator().manual_seed(row_seed(self.seed, epoch, -1))
-        return torch.randperm(self.samples, generator=generator).tolist()
+        order = torch.randperm(self.samples, generator=generator).tolist()
+        if self.lengths is None:
+            return order
+        return group_by_length(order, self.lengths, self.size, generator)
 
 
 @dataclass(frozen=True)

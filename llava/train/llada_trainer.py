@@ -47,8 +47,13 @@ TRAINER_STATE_FILE = "trainer_state.json"
 
 @dataclass(frozen=True)
 class Policies:
-    """What a run does where there is a choice; the fields are the options of the same name."""
+    """What a run does where there is a choice; the fields are the options of the same name.
 
+    views: draws of the masks of each sample (a complementary pair each, unless that is off).
+    """
+
+    views: int = 1
+    group_by_length: bool = False
     stratified_t: bool = False
     on_bad_sample: str = "error"
     on_nonfinite: str = "stop"
@@ -82,7 +87,8 @@ class LLaDATrainer(Trainer):
         micro_batch = args.per_device_train_batch_size
         self.share = Share(args.process_index, args.world_size, micro_batch)
         size = micro_batch * args.world_size * args.gradient_accumulation_steps
-        self.batches = GlobalBatches(len(self.train_dataset), size, args.seed)
+        lengths = self.train_dataset.text_lengths() if policies.group_by_length else None
+        self.batches = GlobalBatches(len(self.train_dataset), size, args.seed, lengths=lengths)
         self.guard = StepGuard(
             policies.on_nonfinite, policies.stop, self._identify, self._last_good
         )
@@ -163,13 +169,15 @@ class LLaDATrainer(Trainer):
         loss = loss * (self.args.world_size / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _noise(self, labels: Tensor, extra: dict[str, Any]) -> Noise:
+    def _noise(self, labels: Tensor, extra: dict[str, Any]) -> list[Noise]:
         step, seed, times = self.state.global_step, self.args.seed, None
         if self.policies.stratified_t:
             # One stratum per place, so that the times do not depend on samples that are skipped.
             times = stratified_step_times(step, seed, self.batches.size)[extra["position"].cpu()]
         samples = extra["sample_index"].tolist()
-        return training_noise(labels != IGNORE_INDEX, samples, step, seed, times)
+        return training_noise(
+            labels != IGNORE_INDEX, samples, step, seed, times, self.policies.views
+        )
 
     def _record(self, extra: dict[str, Any], outputs: Any) -> None:
         real = extra["weight"].bool()

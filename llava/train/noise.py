@@ -7,7 +7,7 @@ padding; so that a step gives the same loss on one process and on many, and afte
 import torch
 from torch import Tensor
 
-from llava.diffusion.masking import Noise, row_seed, seeded_noise
+from llava.diffusion.masking import Noise, row_seed, seeded_views
 from llava.diffusion.schedule import stratified_times
 
 EVALUATION_STEP = -1
@@ -15,11 +15,19 @@ EVALUATION_STEP = -1
 
 
 def training_noise(
-    target_mask: Tensor, samples: list[int], step: int, seed: int, t: Tensor | None = None
-) -> Noise:
-    """target_mask: (B, L) bool. samples: B dataset indices. t: (B,), drawn per sample if absent."""
+    target_mask: Tensor,
+    samples: list[int],
+    step: int,
+    seed: int,
+    t: Tensor | None = None,
+    views: int = 1,
+) -> list[Noise]:
+    """target_mask: (B, L) bool. samples: B dataset indices. t: (B,), drawn per sample if absent.
+
+    views: draws of each sample, at times spread evenly from t on.
+    """
     seeds = [row_seed(seed, step, sample) for sample in samples]
-    return seeded_noise(target_mask, seeds, t)
+    return seeded_views(target_mask, seeds, views, t)
 
 
 def stratified_step_times(step: int, seed: int, size: int) -> Tensor:

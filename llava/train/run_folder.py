@@ -90,7 +90,7 @@ def describe(arguments: Arguments) -> dict[str, Any]:
         "data_sha256": fingerprint(arguments.data.data_path),
         "eval_data_sha256": fingerprint(arguments.data.eval_data_path),
     }
-    return json.loads(json.dumps(own | training.to_sanitized_dict(), default=str))
+    return json.loads(json.dumps(training.to_sanitized_dict() | own, default=str))
 
 
 def fingerprint(data_path: str) -> str:

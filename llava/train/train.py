@@ -15,6 +15,7 @@ from llava.train.arguments import (
     Arguments,
     DataArguments,
     build_parser,
+    mask_draws,
     parse_arguments,
     tunable_parts,
 )
@@ -126,6 +127,9 @@ def build_model(arguments: Arguments) -> Loaded:
     if lora is None:
         for module in (model.model, model.lm_head):
             module.requires_grad_("mm_language_model" in parts)
+    model.pad_to_multiple_of = arguments.run.pad_to_multiple_of
+    if arguments.run.torch_compile:
+        model.compile_layers()
     return loaded
 
 
@@ -156,6 +160,8 @@ def build_trainer(
     data = arguments.data
     validation = _entries(data, data.eval_data_path) if data.eval_data_path else None
     policies = Policies(
+        views=mask_draws(arguments.model),
+        group_by_length=run.group_by_length,
         stratified_t=run.stratified_t,
         on_bad_sample=run.on_bad_sample,
         on_nonfinite=run.on_nonfinite,

@@ -13,6 +13,7 @@ from llava.diffusion.masking import (
     row_seed,
     sample_noise,
     seeded_noise,
+    seeded_views,
 )
 
 
@@ -68,3 +69,28 @@ def test_masked_positions_are_replaced_and_found_again_and_nothing_is_written():
     assert torch.equal(get_masked_indices_from_embeds(noisy, masked_embed), noise.masked_indices)
     assert torch.equal(noisy[~noise.masked_indices], embeds[~noise.masked_indices])
     assert torch.equal(embeds, before)
+
+
+def test_the_views_of_a_row_have_evenly_spread_times_and_their_own_draws():
+    target_mask = torch.ones(2, 400, dtype=torch.bool)
+    views = seeded_views(target_mask, [3, 4], 4)
+    times = torch.stack([(view.p_mask - MASK_EPS) / (1 - 2 * MASK_EPS) for view in views])
+    gaps = times.sort(dim=0).values.diff(dim=0)
+    torch.testing.assert_close(gaps, torch.full_like(gaps, 0.25), atol=1e-5, rtol=0)
+    for view in views:
+        share = view.masked_indices.float().mean(dim=1)
+        torch.testing.assert_close(share, view.p_mask, atol=0.1, rtol=0)
+    high, higher = sorted(views, key=lambda view: float(view.p_mask[0]))[2:]
+    assert (high.masked_indices & ~higher.masked_indices).any(), "the draws are not one threshold"
+
+
+def test_one_view_is_the_seeded_noise_and_a_given_time_is_kept():
+    target_mask = torch.ones(2, 30, dtype=torch.bool)
+    (view,) = seeded_views(target_mask, [3, 4], 1)
+    noise = seeded_noise(target_mask, [3, 4])
+    assert torch.equal(view.masked_indices, noise.masked_indices)
+    assert torch.equal(view.p_mask, noise.p_mask)
+    t = torch.tensor([0.1, 0.9])
+    first, second = seeded_views(target_mask, [3, 4], 2, t)
+    torch.testing.assert_close(first.p_mask, mask_probability(t))
+    torch.testing.assert_close(second.p_mask, mask_probability(torch.tensor([0.6, 0.4])))

@@ -151,3 +151,35 @@ def test_gradient_checkpointing_keeps_loss_and_gradients_with_several_views(mode
     torch.testing.assert_close(again, loss)
     for name, gradient in gradients.items():
         torch.testing.assert_close(recomputed[name], gradient)
+
+
+@torch.no_grad()
+def test_compiled_layers_score_the_same_and_new_lengths_need_no_new_graph(model):
+    batches = [inputs_of(lengths) for lengths in (RAGGED, [(8, 8), (5, 3)], [(6, 7), (9, 2)])]
+    plain = [model(**inputs).sample_loss for inputs in batches]
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model.compile_layers(backend)
+    counts = []
+    for inputs, expected in zip(batches, plain, strict=True):
+        loss = model(**inputs).sample_loss
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        counts.append(len(graphs))
+    assert 0 < counts[0] <= 2, "one for the last layer, which spares the prefix, one for the others"
+    assert counts[1] == counts[2], "sizes are taken as fixed once, and as free from then on"
+
+
+def test_full_mode_rounded_up_scores_the_same(model):
+    model.config.attention_mode = "full"
+    inputs = inputs_of(RAGGED)
+    loss, gradients = loss_and_gradients(model, **inputs)
+    model.pad_to_multiple_of = 32
+    rounded_loss, rounded = loss_and_gradients(model, **inputs)
+    torch.testing.assert_close(rounded_loss, loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(rounded[name], gradient, rtol=1e-4, atol=1e-6)

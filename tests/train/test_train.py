@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.builder import build_from_backbones, load_checkpoint
+from llava.train.noise import training_noise
 from llava.train.train import main
 
 STAGE_2_PARTS = "mm_vision_tower,mm_mlp_adapter,mm_language_model"
@@ -130,6 +131,9 @@ def test_resuming_with_other_arguments_names_the_difference(
         (("--learning_rat", "1"), "did you mean --learning_rate"),
         (("--data_path", ""), "--data_path is required"),
         (("--complementary", "perhaps"), "not true or false"),
+        (("--num_views", "3"), "--num_views=3 is none of"),
+        (("--pad_to_multiple_of", "0"), "is not positive"),
+        (("--torch_compile_backend", "inductor"), "give --torch_compile alone"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, tiny_backbones, tiny_dataset, capsys, more, message):
@@ -145,3 +149,25 @@ def test_a_projector_of_another_shape_is_refused(
     more = ("--pretrain_mm_mlp_adapter", str(stage1), "--mm_projector_type", "linear")
     assert main(command(tiny_backbones, tiny_dataset, tmp_path / "run", *more)) == 2
     assert "does not fit" in capsys.readouterr().err
+
+
+def test_views_grouping_rounding_and_compilation_are_options_of_a_run(
+    tmp_path, tiny_backbones, tiny_dataset, monkeypatch
+):
+    compiled = []
+    monkeypatch.setattr(
+        "llava.model.language_model.modeling_qwen.Qwen3ForMaskedDiffusion.compile_layers",
+        lambda model: compiled.append(model.pad_to_multiple_of),
+    )
+    draws = []
+    monkeypatch.setattr(
+        "llava.train.llada_trainer.training_noise",
+        lambda *args: draws.append(training_noise(*args)) or draws[-1],
+    )
+    more = ("--num_views", "4", "--group_by_length", "--pad_to_multiple_of", "16")
+    run = tmp_path / "run"
+    assert main(command(tiny_backbones, tiny_dataset, run, *more, "--torch_compile")) == 0
+    assert compiled == [16]
+    assert {len(views) for views in draws} == {2}, "two draws, each a complementary pair"
+    written = json.loads((run / "run_arguments.json").read_text())
+    assert written["torch_compile"] is True

@@ -1,6 +1,6 @@
 """The whole model: SigLIP sees, the projector translates, Qwen3 writes by unmasking."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,11 @@ from llava.diffusion.sampler import SamplingConfig
 from llava.image_layout import ImageLayout
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.decoding import token_sampling
-from llava.model.language_model.modeling_qwen import MaskedDiffusionOutput, Qwen3ForMaskedDiffusion
+from llava.model.language_model.modeling_qwen import (
+    LookUpWithMask,
+    MaskedDiffusionOutput,
+    Qwen3ForMaskedDiffusion,
+)
 from llava.model.llava_arch import (
     Splice,
     arrange_views,
@@ -79,13 +83,20 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         coordinates of input_ids; logits, and prefix_length, in those of the spliced batch.
         """
         if inputs_embeds is None:
+            look_up = self.model.embed_tokens if labels is None else LookUpWithMask(self)
             inputs_embeds, splice = self.embed_with_images(
-                input_ids, attention_mask, images, image_sizes
+                input_ids, attention_mask, images, image_sizes, look_up
             )
             attention_mask = splice.attention_mask
             if labels is not None:
-                labels = splice_labels(splice, input_ids, labels)
-            noise = _splice_noise(splice, noise)
+                labels, noise = (
+                    splice_labels(splice, input_ids, labels),
+                    _splice_noise(splice, noise),
+                )
+                masked_embed = look_up.masked_embed
+                return self._denoising_loss(
+                    inputs_embeds, masked_embed, attention_mask, labels, noise
+                )
         return super().forward(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -139,8 +150,12 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         attention_mask: Tensor | None,
         images: Tensor | None,
         image_sizes: Tensor | None = None,
+        look_up: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Splice]:
-        """Embeddings (B, L, D) of a batch with its images in place, and where everything went."""
+        """Embeddings (B, L, D) of a batch with its images in place, and where everything went.
+
+        look_up: ids -> vectors, the model's own embedding when absent.
+        """
         if images is not None and len(images):
             features = self.encode_images(images)  # (V, N, D)
         else:
@@ -150,7 +165,8 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         counts = torch.tensor(lengths, dtype=torch.long, device=input_ids.device)
         splice = plan_splice(input_ids, counts, attention_mask)
         tokens = torch.cat(parts) if parts else features.flatten(0, 1)
-        return splice_embeds(splice, input_ids, tokens, self.model.embed_tokens), splice
+        look_up = look_up or self.model.embed_tokens
+        return splice_embeds(splice, input_ids, tokens, look_up), splice
 
     def _put_together(self, features: Tensor, image_sizes: Tensor | None) -> Sequence[Tensor]:
         """Views (V, N, D) -> the tokens of each image (n, D). Raises ValueError on a mismatch."""

@@ -58,7 +58,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
     """The language model alone. Loads `a2d-qwen3` and plain `qwen3` checkpoints, tied or not."""
 
     config_class = Qwen3DiffusionConfig
-    pad_to_multiple_of = 1
+    pad_to_multiple_of = 1  # of a run, not of a checkpoint: so not in the config
     _layer_pass = staticmethod(layer_pass)
     _packed_layer = staticmethod(packed_layer)
 
@@ -78,9 +78,14 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         give several views of each sample. prefix_length: (B,), mode `prefix` without labels only:
         where the answer starts (default: everything is prefix).
         """
-        embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if labels is not None:
-            return self._denoising_loss(embeds, attention_mask, labels, noise)
+            if inputs_embeds is not None:
+                embeds, masked_embed = inputs_embeds, self.mask_embedding()
+            else:
+                look_up = LookUpWithMask(self)
+                embeds, masked_embed = look_up(input_ids), look_up.masked_embed
+            return self._denoising_loss(embeds, masked_embed, attention_mask, labels, noise)
+        embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         hidden = self._encode(embeds, attention_mask, prefix_length)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
@@ -102,6 +107,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
     def _denoising_loss(
         self,
         embeds: Tensor,
+        masked_embed: Tensor,
         attention_mask: Tensor | None,
         labels: Tensor,
         noise: Noise | Sequence[Noise] | None,
@@ -112,13 +118,18 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         masked = torch.stack([copy.masked_indices for copy in copies])  # (K, B, L)
         p_mask = torch.stack([copy.p_mask for copy in copies])  # (K, B)
         if self.config.attention_mode == "full":
-            hidden = self._encode_copies(embeds, ragged(attention_mask), masked)
+            noisy = _noisy(embeds, masked_embed, masked)
+            mask = None if attention_mask is None else attention_mask.repeat(len(masked), 1)
+            hidden = self.full_pass(noisy.flatten(0, 1), ragged(mask)).view_as(noisy)
         else:
             start, length = answer_span(target_mask, attention_mask)
             width = int(length.max())
             labels = take_rows(labels, start, width)  # (B, R)
             masked = torch.stack([take_rows(copy, start, width) for copy in masked])
-            hidden = self._encode_answers(embeds, masked, start, length)
+            noisy = _noisy(take_rows(embeds, start, width), masked_embed, masked)
+            prefix = embeds[:, : int(start.max())]
+            _, hidden = self.shared_prefix_pass(prefix, noisy.flatten(0, 1), start, length)
+            hidden = hidden.view_as(noisy)
         token_ce = token_cross_entropy(
             self.lm_head(hidden[masked]), labels.expand_as(masked)[masked]
         )
@@ -140,29 +151,6 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         if not self.config.complementary:
             return views
         return [copy for view in views for copy in (view, complement(view, target_mask))]
-
-    def _encode_copies(self, embeds: Tensor, mask: Tensor | None, masked: Tensor) -> Tensor:
-        """Mode full: every masked copy in one pass. masked: (K, B, L). Returns (K, B, L, D)."""
-        noisy = self._noisy(embeds, masked)
-        mask = None if mask is None else mask.repeat(len(masked), 1)
-        return self.full_pass(noisy.flatten(0, 1), mask).view_as(noisy)
-
-    def _encode_answers(
-        self, embeds: Tensor, masked: Tensor, start: Tensor, length: Tensor
-    ) -> Tensor:
-        """Mode prefix: one prefix, K masked answers. masked: (K, B, R). Returns (K, B, R, D)."""
-        answers = self._noisy(take_rows(embeds, start, masked.shape[-1]), masked)
-        prefix = embeds[:, : int(start.max())]
-        _, hidden = self.shared_prefix_pass(prefix, answers.flatten(0, 1), start, length)
-        return hidden.view_as(answers)
-
-    def _noisy(self, embeds: Tensor, masked: Tensor) -> Tensor:
-        """(B, L, D) under K masks (K, B, L) -> (K, B, L, D)."""
-        unused = masked.new_empty(0)
-        masked_embed = self.mask_embedding()
-        return torch.stack(
-            [forward_process_embeds(embeds, masked_embed, Noise(unused, copy)) for copy in masked]
-        )
 
     # ---------------------------------------------------------------- encode
 
@@ -188,21 +176,19 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         answers = answers[row, offset.clamp(min=0, max=answers.shape[1] - 1)]  # back to (B, L, D)
         return torch.where((offset >= 0).unsqueeze(-1), answers, prefix)
 
-    def full_pass(
-        self, embeds: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
-        """All layers, everything attends to everything.
-
-        embeds: (B, L, D). mask: (B, L) or None. positions: (B, L), 0 ... L-1 when absent.
-        """
-        if positions is None:
-            positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+    def full_pass(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        """All layers, everything attends to everything. embeds: (B, L, D). mask: (B, L) or None."""
+        length = embeds.shape[1]
+        if extra := -length % self.pad_to_multiple_of:
+            real = embeds.new_ones(embeds.shape[:2], dtype=torch.bool) if mask is None else mask
+            embeds, mask = F.pad(embeds, (0, 0, 0, extra)), F.pad(real, (0, extra))
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         rope = self.model.rotary_emb(embeds, positions)
         keys = key_mask([mask], [embeds.shape[1]])
         hidden = embeds
         for layer in self.model.layers:
             hidden, _ = self._run(self._layer_pass, layer, hidden, rope, None, keys)
-        return self.model.norm(hidden)
+        return self.model.norm(hidden)[:, :length]
 
     def shared_prefix_pass(
         self,
@@ -252,11 +238,44 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         is_ragged = bool((lengths != lengths[:, :1]).any())
         return self._packed_layer is not packed_layer or (is_ragged and lengths.is_cuda)
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Run the layers of training through `torch.compile`, one by one.
+
+        Whole-model compilation would break at every length read from the batch; a layer has one
+        graph, which serves all of them and all lengths.
+        """
+        self._layer_pass = torch.compile(layer_pass, backend=backend, dynamic=True)
+        self._packed_layer = torch.compile(packed_layer, backend=backend, dynamic=True)
+
     def _run(self, function: Callable, *arguments: Any) -> Any:
         """Call a layer function, recomputing it in the backward pass if checkpointing is on."""
         if self.model.gradient_checkpointing and self.training:
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
+
+
+class LookUpWithMask:
+    """`embed_tokens`, with the mask token looked up in the same call: `masked_embed` (1, D).
+
+    The gradient of a look-up is as large as the whole embedding; so there is one, not two.
+    """
+
+    def __init__(self, model: Qwen3ForMaskedDiffusion) -> None:
+        self.embed_tokens, self.mask_token_id = model.model.embed_tokens, model._mask_token_id()
+        self.masked_embed: Tensor | None = None
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        with_mask = torch.cat([ids.flatten(), ids.new_tensor([self.mask_token_id])])
+        vectors = self.embed_tokens(with_mask)
+        self.masked_embed = vectors[-1:]
+        return vectors[:-1].unflatten(0, ids.shape)
+
+
+def _noisy(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tensor:
+    """(B, L, D) under K masks (K, B, L) -> (K, B, L, D)."""
+    unused = masked.new_empty(0)
+    copies = [forward_process_embeds(embeds, masked_embed, Noise(unused, copy)) for copy in masked]
+    return torch.stack(copies)
 
 
 def answer_span(target_mask: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

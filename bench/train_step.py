@@ -1,0 +1,178 @@
+"""How fast a training step is beside the published recipe's layout: time and memory, on a CPU.
+
+    python bench/train_step.py [--cases batch1 ragged4 ...] [--layers 2 6] [--pairs 3]
+
+Forward and backward of the language model at real widths (hidden 1024, vocabulary 151936) with
+random weights. Within a pair the sides run one after the other, on the same weights, batch and
+masks; a figure is the median of the paired ratios. Depths of 2 and 6 layers are read off at 28 on
+the straight line through both. Runs add to the results file, so that a long measurement can be
+taken in pieces, or repeated; `--fresh` starts it anew. `--table` only rewrites the Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. lengths: (prefix, answer) per sample; sides: what is run, in order.
+
+    A side is `variant` or `variant:views`, the number of masked copies (2 when not given).
+    """
+
+    lengths: tuple[tuple[int, int], ...]
+    sides: tuple[str, ...] = ("recipe", "full", "prefix")
+    checkpointing: bool = False
+    dtype: str = "float32"
+    layers: tuple[int, ...] = (2, 6)
+
+
+ONE = ((850, 100),)
+RAGGED = ((850, 100), (836, 84), (812, 120), (868, 96))
+ANSWERS, BATCHES = (50, 100, 200, 400), (1, 2, 4, 8)
+CASES = {
+    "batch1": Case(ONE),
+    "ragged4": Case(RAGGED, ("recipe", "prefix")),
+    "batch1_bf16": Case(ONE, dtype="bfloat16"),
+    "ragged4_bf16": Case(RAGGED, dtype="bfloat16"),
+    "batch1_checkpointing": Case(ONE, checkpointing=True),
+    "views": Case(ONE, ("prefix:2", "prefix:4", "prefix:8")),
+    **{f"answer{length}": Case(((850, length),), ("prefix",), layers=(2,)) for length in ANSWERS},
+    **{f"batch{size}_even": Case(ONE * size, ("prefix",), layers=(2,)) for size in BATCHES},
+}
+
+
+class Bench:
+    """A model of one depth, and the case's sides on it."""
+
+    def __init__(self, case: Case, layers: int) -> None:
+        import torch
+        from step_variants import build
+
+        self.case, self.layers = case, layers
+        self.model = build(layers, getattr(torch, case.dtype))
+        if case.checkpointing:
+            self.model.activation_checkpointing_enable()
+        for side in case.sides:
+            self.step(side, ((64, 16),))  # first calls set up kernels and buffers
+
+    def pair(self) -> dict[str, dict[str, float]]:
+        """Every side once: seconds, processor seconds and peak GiB over the resting state."""
+        sides = {side: self.step(side, self.case.lengths) for side in self.case.sides}
+        for side, figures in sides.items():
+            print(f"{self.layers} layers, {side}: {figures}", file=sys.stderr, flush=True)
+        return sides
+
+    def step(self, side: str, lengths: tuple[tuple[int, int], ...]) -> dict[str, float]:
+        from step_variants import Batch, loss_of
+
+        variant, _, views = side.partition(":")
+        batch = Batch.random(lengths, int(views or 2) // 2)
+        self.model.zero_grad(set_to_none=True)
+        gc.collect()
+        resting = reset_peak()
+        start, own = time.perf_counter(), time.process_time()
+        loss = loss_of(variant, self.model, batch)
+        loss.backward()
+        return {
+            "seconds": round(time.perf_counter() - start, 4),
+            "processor_seconds": round(time.process_time() - own, 4),
+            "peak_gib": round(peak_gib() - resting, 4),
+            "loss": round(float(loss.detach()), 5),
+        }
+
+
+def reset_peak() -> float:
+    """Forget the highest memory of this process so far; returns its present one in GiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak_gib() -> float:
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 2**20
+
+
+def needed_gib(case: Case) -> float:
+    """Memory of the recipe's step: three fp32 tensors of all rows x vocabulary, and the rest."""
+    if "recipe" not in case.sides:
+        return 8.0
+    rows = 2 * len(case.lengths) * max(map(sum, case.lengths))
+    return 3.2 * rows * 151936 * 4 / 2**30 + 4
+
+
+def run(name: str, layers: list[int] | None, pairs: int, store: dict, output: Path) -> None:
+    """Add `pairs` pairs at each depth to the store, written after every one."""
+    import torch
+
+    torch.set_flush_denormal(True)
+    case = CASES[name]
+    free = _free_gib()
+    if free < needed_gib(case):
+        raise SystemExit(
+            f"{name} needs about {needed_gib(case):.0f} GiB, {free:.0f} are free: skipped"
+        )
+    for depth in layers or case.layers:
+        bench = Bench(case, depth)
+        samples = store["cases"].setdefault(name, {}).setdefault(str(depth), [])
+        for _ in range(pairs):
+            samples.append(bench.pair())
+            output.write_text(json.dumps(store, indent=1) + "\n")
+
+
+def _free_gib() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")) / 2**20
+
+
+def describe_machine() -> dict[str, object]:
+    import torch
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--layers", nargs="*", type=int, help="depths (default: the case's own)")
+    parser.add_argument("--pairs", type=int, default=3, help="repetitions at each depth")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier runs of these cases")
+    parser.add_argument("--table", action="store_true", help="only write the table again")
+    parser.add_argument("--output", type=Path, default=RESULTS / "train_step.json")
+    args = parser.parse_args()
+    from train_step_table import write_table
+
+    store = {"command": "python bench/train_step.py", "machine": {}, "cases": {}}
+    if args.output.is_file():
+        store = json.loads(args.output.read_text())
+    if not args.table:
+        store["machine"] = describe_machine()
+        for name in args.cases:
+            if args.fresh:
+                store["cases"].pop(name, None)
+            run(name, args.layers, args.pairs, store, args.output)
+    print(write_table(store, args.output.with_suffix(".md")))
+
+
+if __name__ == "__main__":
+    main()

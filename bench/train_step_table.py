@@ -1,0 +1,122 @@
+"""Figures of `train_step.py` -> a Markdown table: paired ratios, read off at 28 layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from published import LANGUAGE_LAYERS
+
+Pairs = list[dict[str, dict[str, float]]]
+LAVIDA = (
+    "LaViDa's best of four prefix trainings, by its own report (arXiv 2505.16839): "
+    "**1.62x slower** than full attention"
+)
+
+
+def read_off(case: dict[str, Pairs], side: str, field: str) -> list[float]:
+    """A figure of each pair at 28 layers: on the line through the two depths measured."""
+    (low, few), (high, many) = sorted((int(depth), pairs) for depth, pairs in case.items())
+    steps = (LANGUAGE_LAYERS - low) / (high - low)
+    return [
+        a[side][field] + (b[side][field] - a[side][field]) * steps
+        for a, b in zip(few, many, strict=False)
+    ]
+
+
+def ratios(case: dict[str, Pairs], side: str, base: str, field: str) -> list[float]:
+    """base / side of each pair, at 28 layers."""
+    pairs = zip(read_off(case, base, field), read_off(case, side, field), strict=True)
+    return [of_base / own for of_base, own in pairs]
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """median (lowest to highest)"""
+    middle, low, high = (f"{v:.{digits}f}" for v in (median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+def write_table(store: dict[str, Any], file: Path) -> str:
+    """The Markdown of all cases that have both depths, written to `file`."""
+    cases = {name: case for name, case in store["cases"].items() if case}
+    machine = ", ".join(f"{key} {value}" for key, value in store["machine"].items())
+    parts = [
+        f"# Training step\n\n`{store['command']}`: forward and backward of the language model at "
+        f"real widths, random weights, {machine}. Median of paired ratios (lowest to highest).",
+        _against_recipe(cases),
+        _views(cases.get("views")),
+        _sweep(cases, "answer", "Cost against the answer's length", "answer tokens"),
+        _sweep(cases, "batch", "Cost against the batch", "samples", suffix="_even"),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    file.write_text(text, encoding="utf-8")
+    return text
+
+
+def _against_recipe(cases: dict[str, dict[str, Pairs]]) -> str:
+    rows = []
+    for name, case in cases.items():
+        if len(case) < 2 or "recipe" not in next(iter(case.values()))[0]:
+            continue
+        sides = [side for side in next(iter(case.values()))[0] if side != "recipe"]
+        rows += [_comparison(name, case, side) for side in sides]
+    head = (
+        "## Against the recipe's layout, at 28 layers\n\n"
+        "| case | side | faster, processor time | faster, wall clock | seconds: recipe, ours "
+        "| peak GiB: recipe, ours | pairs |\n|---|---|---|---|---|---|---|"
+    )
+    return "\n".join([head, *rows]) + f"\n\n{LAVIDA}; two plain attention passes are faster."
+
+
+def _comparison(name: str, case: dict[str, Pairs], side: str) -> str:
+    own = ratios(case, side, "recipe", "processor_seconds")
+    wall = ratios(case, side, "recipe", "seconds")
+    seconds, memory = (
+        ", ".join(f"{median(read_off(case, s, field)):.1f}" for s in ("recipe", side))
+        for field in ("processor_seconds", "peak_gib")
+    )
+    shown = f"{spread(own)}x", f"{spread(wall)}x"
+    return f"| {name} | {side} | {shown[0]} | {shown[1]} | {seconds} | {memory} | {len(own)} |"
+
+
+def _views(case: dict[str, Pairs] | None) -> str:
+    if case is None or len(case) < 2:
+        return ""
+    rows = [
+        f"| {more} | {spread([1 / r for r in ratios(case, side, 'prefix:2', 'processor_seconds')])}"
+        " |"
+        for side, more in (("prefix:4", "4 (second pair)"), ("prefix:8", "8"))
+    ]
+    head = (
+        "## More masked copies over one prefix, at 28 layers\n\n"
+        "| `--num_views` | cost beside 2, processor time |\n|---|---|"
+    )
+    return "\n".join([head, *rows])
+
+
+def _sweep(cases: dict[str, dict[str, Pairs]], kind: str, title: str, unit: str, suffix: str = ""):
+    points = []
+    for name, case in cases.items():
+        size = name.removeprefix(kind).removesuffix(suffix)
+        if name.startswith(kind) and name.endswith(suffix) and size.isdigit():
+            points.append((int(size), median(s["prefix"]["processor_seconds"] for s in case["2"])))
+    if len(points) < 3:
+        return ""
+    points.sort()
+    slope, start, off = fit_line(points)
+    rows = [f"| {size} | {seconds:.2f} |" for size, seconds in points]
+    head = f"## {title} (mode prefix, 2 layers)\n\n| {unit} | processor seconds |\n|---|---|"
+    return "\n".join([head, *rows]) + (
+        f"\n\nStraight line: {start:.2f} + {slope:.4f} per unit; largest distance from it "
+        f"{off:.1%}."
+    )
+
+
+def fit_line(points: list[tuple[int, float]]) -> tuple[float, float, float]:
+    """Least squares: slope, intercept, largest relative distance of a point from the line."""
+    from statistics import linear_regression
+
+    slope, start = linear_regression(*zip(*points, strict=True))
+    off = max(abs(start + slope * x - y) / y for x, y in points)
+    return slope, start, off
