@@ -5,7 +5,7 @@ that names the entry. Nothing is cut, replaced or skipped.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,16 @@ class AnswerFill:
         return random.Random(f"{self.seed}/{index}").randint(1, room)
 
 
+ViewReader = Callable[[Entry], dict[str, Tensor | None]]
+"""An entry -> fields of its sample: its images, in a form the model takes, and `image_sizes`."""
+
+
 class ReportDataset(Dataset):
     """Entries as samples: {"input_ids", "labels", "images", "image_sizes", "sample_index"}.
 
     layout: the model's, how images become views and how many tokens they take; None where no entry
     has an image. max_length: longest sample in tokens. dropout: of clinical context, for training.
+    views_of: what stands for an entry's images in its sample; `pixels_of` when absent.
     """
 
     def __init__(
@@ -70,10 +75,12 @@ class ReportDataset(Dataset):
         version: str = "qwen",
         fill: AnswerFill | None = None,
         dropout: ContextDropout | None = None,
+        views_of: ViewReader | None = None,
     ) -> None:
         self.entries, self.tokenizer, self.image_processor = entries, tokenizer, image_processor
         self.layout, self.max_length, self.version = layout, max_length, version
         self.fill, self.dropout = fill or AnswerFill(), dropout
+        self.views_of = views_of or self.pixels_of
         self.epoch = 0
         self.end_of_text = token_id(tokenizer, END_OF_TEXT)
 
@@ -94,18 +101,23 @@ class ReportDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
-        pictures = [load_image(path, entry.image_folder, entry.id) for path in entry.images]
-        encoded = self._encode(entry, index, [self.layout.tokens(*p.size) for p in pictures])
-        images = None
-        if pictures:
-            images = process_images(pictures, self.image_processor, self.layout)
+        views = self.views_of(entry)
+        sizes = views["image_sizes"].tolist()
+        encoded = self._encode(entry, index, [self.layout.tokens(*size) for size in sizes])
         return {
             "input_ids": torch.tensor(encoded.input_ids),
             "labels": torch.tensor(encoded.labels),
-            "images": images,  # (V, 3, H, W)
-            "image_sizes": picture_sizes(pictures),  # (I, 2)
+            **views,
             "sample_index": index,
         }
+
+    def pixels_of(self, entry: Entry) -> dict[str, Tensor | None]:
+        """The pixel values of an entry's images (V, 3, H, W), and the pictures' sizes (I, 2)."""
+        pictures = [load_image(path, entry.image_folder, entry.id) for path in entry.images]
+        images = None
+        if pictures:
+            images = process_images(pictures, self.image_processor, self.layout)
+        return {"images": images, "image_sizes": picture_sizes(pictures)}
 
     def _encode(self, entry: Entry, index: int, image_tokens: Sequence[int]) -> Encoded:
         messages = self._messages(entry, index)
@@ -140,11 +152,9 @@ class Collator:
     """Samples -> one right-padded batch; the images of all samples in one tensor, row by row."""
 
     pad_token_id: int
-    pad_to_multiple_of: int = 1
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         longest = max(len(sample["input_ids"]) for sample in samples)
-        longest += -longest % self.pad_to_multiple_of
         lengths = torch.tensor([len(sample["input_ids"]) for sample in samples])
         batch = {
             "input_ids": self._pad(samples, "input_ids", longest, self.pad_token_id),
@@ -155,6 +165,10 @@ class Collator:
         images = [sample["images"] for sample in samples if sample["images"] is not None]
         if images:
             batch["images"] = torch.cat(images)  # (V, 3, H, W)
+        features = [s["image_features"] for s in samples if s.get("image_features") is not None]
+        if features:
+            batch["image_features"] = torch.cat(features)  # (V, N, D)
+        if images or features:
             batch["image_sizes"] = torch.cat([sample["image_sizes"] for sample in samples])
         return batch
 

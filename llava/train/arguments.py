@@ -64,6 +64,9 @@ class DataArguments:
     video_folder: str = option("", "accepted for LLaVA scripts; reports have no video, so unused")
     eval_data_path: str = option("", "conversations JSON or YAML for the validation loss")
     model_max_length: int = option(8192, "longest sample in tokens, images counted in full")
+    feature_cache: str = option(
+        "", "folder for what the frozen vision tower makes of each image, computed once (stage 1)"
+    )
     answer_fill: str = option(
         "canvas", "end-of-text behind the answer", ("canvas", "random", "tight")
     )
@@ -211,6 +214,11 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
             raise ValueError(
                 f"--mm_tunable_parts: {part!r} is unknown; choose from {TUNABLE_PARTS}"
             )
+    if data.feature_cache and "mm_vision_tower" in parts:
+        raise ValueError(
+            "--feature_cache needs a frozen tower: take mm_vision_tower out of the "
+            "parts to train, or leave the cache out"
+        )
     if not parts:
         raise ValueError(f"--mm_tunable_parts is empty; choose from {TUNABLE_PARTS}")
 

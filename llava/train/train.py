@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from transformers import TrainerCallback, TrainingArguments
 
-    from llava.data.dataset import ReportDataset
+    from llava.data.dataset import ReportDataset, ViewReader
     from llava.data.entry import Entry
     from llava.model.builder import Loaded
     from llava.model.lora import LoraSettings
@@ -158,6 +158,7 @@ def build_trainer(
 
     run, training = arguments.run, arguments.training
     data = arguments.data
+    samples = _entries(data, data.data_path)
     validation = _entries(data, data.eval_data_path) if data.eval_data_path else None
     policies = Policies(
         views=mask_draws(arguments.model),
@@ -186,7 +187,11 @@ def build_trainer(
         ),
         args=training,
         train_dataset=build_dataset(
-            arguments, loaded, _entries(data, data.data_path), data.context_dropout
+            arguments,
+            loaded,
+            samples,
+            data.context_dropout,
+            stored_views(arguments, loaded, samples),
         ),
         eval_dataset=build_dataset(arguments, loaded, validation) if validation else None,
         data_collator=Collator(loaded.model.config.pad_token_id),
@@ -236,8 +241,29 @@ def _report_samples(arguments: Arguments, trainer: LLaDATrainer) -> None:
         trainer.add_callback(SampleReports(trainer, chosen, arguments.data.answer_canvas))
 
 
+def stored_views(
+    arguments: Arguments, loaded: Loaded, entries: Sequence[Entry]
+) -> ViewReader | None:
+    """Reads what the frozen tower makes of each image from the feature cache; None without one."""
+    import torch
+
+    from llava.train.feature_cache import TowerReader, open_store
+
+    training, folder = arguments.training, arguments.data.feature_cache
+    if not folder:
+        return None
+    precision = torch.bfloat16 if training.bf16 else torch.float32
+    reader = TowerReader(loaded, training.device, precision)
+    store = open_store(folder, reader, entries, training.process_index, training.world_size)
+    return store.views_of
+
+
 def build_dataset(
-    arguments: Arguments, loaded: Loaded, entries: Sequence[Entry], context_dropout: float = 0.0
+    arguments: Arguments,
+    loaded: Loaded,
+    entries: Sequence[Entry],
+    context_dropout: float = 0.0,
+    views_of: ViewReader | None = None,
 ) -> ReportDataset:
     from llava.data.context import ContextDropout
     from llava.data.dataset import AnswerFill, ReportDataset
@@ -252,6 +278,7 @@ def build_dataset(
         version=arguments.model.version,
         fill=AnswerFill(data.answer_fill, data.answer_canvas, seed),
         dropout=ContextDropout(context_dropout, seed) if context_dropout else None,
+        views_of=views_of,
     )
 
 

@@ -158,10 +158,3 @@ def test_images_of_mixed_rows_keep_their_order():
     assert batch["images"].shape == (6, 3, 2, 2)
     assert batch["images"][:, 0, 0, 0].tolist() == [10.0, 11.0, 30.0, 40.0, 41.0, 42.0]
     assert batch["image_sizes"].tolist() == [[10, 0], [10, 1], [30, 0], [40, 0], [40, 1], [40, 2]]
-
-
-@pytest.mark.parametrize(("longest", "width"), [(5, 8), (8, 8), (9, 16)])
-def test_the_width_is_a_multiple_of_what_was_asked(longest, width):
-    batch = Collator(0, pad_to_multiple_of=8)([sample(longest, 1), sample(2, 2)])
-    assert {batch[key].shape for key in ("input_ids", "labels", "attention_mask")} == {(2, width)}
-    assert batch["attention_mask"].sum(dim=1).tolist() == [longest, 2]

@@ -74,26 +74,25 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         prefix_length: Tensor | None = None,
         images: Tensor | None = None,
         image_sizes: Tensor | None = None,
+        image_features: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """As the language model's, with images spliced in.
 
         input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (V, 3, H, W), the views of the
         images of the batch row by row, or None. image_sizes: (I, 2), width and height of the
-        pictures; only images of several views need it. labels, attention_mask and noise are in the
+        pictures; only images of several views need it. image_features: (V, N, D), what the tower
+        made of the views before, in place of images. labels, attention_mask and noise are in the
         coordinates of input_ids; logits, and prefix_length, in those of the spliced batch.
         """
         if inputs_embeds is None:
             look_up = self.model.embed_tokens if labels is None else LookUpWithMask(self)
             inputs_embeds, splice = self.embed_with_images(
-                input_ids, attention_mask, images, image_sizes, look_up
+                input_ids, attention_mask, images, image_sizes, image_features, look_up
             )
             attention_mask = splice.attention_mask
             if labels is not None:
-                labels, noise = (
-                    splice_labels(splice, input_ids, labels),
-                    _splice_noise(splice, noise),
-                )
-                masked_embed = look_up.masked_embed
+                labels = splice_labels(splice, input_ids, labels)
+                noise, masked_embed = _splice_noise(splice, noise), look_up.masked_embed
                 return self._denoising_loss(
                     inputs_embeds, masked_embed, attention_mask, labels, noise
                 )
@@ -141,8 +140,12 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Pixel values (V, 3, H, W) -> image tokens in the language model's width (V, N, D)."""
-        features = self.mm_projector(self.vision_tower(images))
-        return pool_tokens(features, self.config.mm_spatial_pool_stride)
+        return self.project(self.vision_tower(images))
+
+    def project(self, features: Tensor) -> Tensor:
+        """What the tower made of views (V, N, vision width) -> image tokens (V, N', D)."""
+        tokens = self.mm_projector(features)
+        return pool_tokens(tokens, self.config.mm_spatial_pool_stride)
 
     def embed_with_images(
         self,
@@ -150,13 +153,16 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         attention_mask: Tensor | None,
         images: Tensor | None,
         image_sizes: Tensor | None = None,
+        image_features: Tensor | None = None,
         look_up: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Splice]:
         """Embeddings (B, L, D) of a batch with its images in place, and where everything went.
 
         look_up: ids -> vectors, the model's own embedding when absent.
         """
-        if images is not None and len(images):
+        if image_features is not None:
+            features = self.project(image_features)
+        elif images is not None and len(images):
             features = self.encode_images(images)  # (V, N, D)
         else:
             features = self._no_images(input_ids)
