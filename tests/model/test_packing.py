@@ -154,9 +154,10 @@ def test_gradient_checkpointing_keeps_loss_and_gradients_with_several_views(mode
 
 
 @torch.no_grad()
-def test_compiled_layers_score_the_same_and_new_lengths_need_no_new_graph(model):
-    batches = [inputs_of(lengths) for lengths in (RAGGED, [(8, 8), (5, 3)], [(6, 7), (9, 2)])]
-    plain = [model(**inputs).sample_loss for inputs in batches]
+def test_a_compiled_layer_is_one_graph_and_scores_the_same(model):
+    del model.model.layers[1:]  # tracing is what takes the time
+    inputs = inputs_of(RAGGED)
+    expected = model(**inputs).sample_loss
     graphs = []
 
     def backend(graph, _):
@@ -165,13 +166,8 @@ def test_compiled_layers_score_the_same_and_new_lengths_need_no_new_graph(model)
 
     torch._dynamo.reset()
     model.compile_layers(backend)
-    counts = []
-    for inputs, expected in zip(batches, plain, strict=True):
-        loss = model(**inputs).sample_loss
-        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-        counts.append(len(graphs))
-    assert 0 < counts[0] <= 2, "one for the last layer, which spares the prefix, one for the others"
-    assert counts[1] == counts[2], "sizes are taken as fixed once, and as free from then on"
+    torch.testing.assert_close(model(**inputs).sample_loss, expected, rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1
 
 
 def test_full_mode_rounded_up_scores_the_same(model):

@@ -241,8 +241,8 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
     def compile_layers(self, backend: str = "inductor") -> None:
         """Run the layers of training through `torch.compile`, one by one.
 
-        Whole-model compilation would break at every length read from the batch; a layer has one
-        graph, which serves all of them and all lengths.
+        Whole-model compilation would break at every length read from the batch; a layer is one
+        graph, which serves all layers and, recompiled once with sizes left free, all lengths.
         """
         self._layer_pass = torch.compile(layer_pass, backend=backend, dynamic=True)
         self._packed_layer = torch.compile(packed_layer, backend=backend, dynamic=True)

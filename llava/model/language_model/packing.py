@@ -94,7 +94,6 @@ def pack(
     samples, width, _ = prefix.shape
     copies, _, length, _ = answers.shape
     device = prefix.device
-    sample = torch.arange(samples, device=device)
     real_prefix = torch.arange(width, device=device) < prefix_length[:, None]  # (B, P)
     real_answer = torch.arange(length, device=device) < answer_length[:, None]  # (B, R)
     sample, place = real_prefix.nonzero(as_tuple=True)

@@ -1,0 +1,95 @@
+"""The GPU benchmark on what every machine has: no GPU, and a tiny model on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "language": {
+        "vocab_size": 200,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "pad_token_id": 190,
+        "eos_token_id": 191,
+        "mask_token_id": 192,
+    },
+    "vision": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 28,
+    },
+}
+
+
+@pytest.fixture
+def gpu_train(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu_train
+
+    return gpu_train
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_stage_is_measured_and_trains_what_it_should(gpu_train, stage):
+    setting = gpu_train.Setting(stage, "prefix", 2, checkpointing=True)
+    figures = gpu_train.measure(setting, "cpu", steps=1, **TINY)
+    assert figures["samples_per_second"] > 0
+    assert figures["tflop_per_step"] is not None
+    trainee = gpu_train.Trainee(setting, "cpu", **TINY)
+    trained = {
+        name.split(".")[0] for name, p in trainee.model.named_parameters() if p.requires_grad
+    }
+    assert trained == (
+        {"mm_projector"} if stage == 1 else {"model", "vision_tower", "mm_projector"}
+    )
+
+
+def test_more_of_the_model_trained_executes_more_operations(gpu_train):
+    flops = [
+        gpu_train.Trainee(gpu_train.Setting(stage, "prefix", 1), "cpu", **TINY).flops()
+        for stage in (1, 2)
+    ]
+    assert flops[0] < flops[1]
+
+
+def test_settings_left_over_when_the_time_is_up_say_so(gpu_train):
+    runs = list(gpu_train.measure_all(deadline=0.0))
+    assert {run["skipped"] for run in runs} == {"no time left"}
+    assert len(runs) == len(gpu_train.SETTINGS)
+
+
+def test_without_a_device_the_script_says_so_and_writes_it(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    output = tmp_path / "gpu.json"
+    done = subprocess.run(
+        ["bash", str(ROOT / "bench/gpu.sh"), "train", "--output", str(output)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert done.stdout.strip() == "skipped: no device"
+    assert json.loads(output.read_text())["skipped"] == "no device"
+
+
+def test_an_unknown_part_names_the_known_ones():
+    done = subprocess.run(
+        ["bash", str(ROOT / "bench/gpu.sh"), "tarin"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "choose from: " in done.stderr
+    assert "train" in done.stderr
