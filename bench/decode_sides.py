@@ -7,6 +7,7 @@ tokens is forced, nothing ends early, and no confidence rule is used, as they wo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llava.diffusion.result import Counters
+from llava.model.language_model.attention import attend_to, keys_values
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
@@ -130,3 +132,57 @@ def time_autoregressive(
     finally:
         model.config.is_causal = False
     return read
+
+
+class AutoregressiveStep:
+    """One token through the layers at static shapes, for CUDA graphs: the twin's fair best.
+
+    place: (1,) column that the token takes. tokens: (B, 1). Keys and values have a column for each
+    token there will be; those behind `place` are hidden by a mask.
+    """
+
+    def __init__(self, model: Qwen3ForMaskedDiffusion, prefix: Tensor, tokens: int) -> None:
+        self.model, (batch, self.start, _) = model, prefix.shape
+        columns = self.start + tokens
+        self.layers = model.empty_layers(batch, columns)
+        self.place = torch.full((1,), self.start, device=prefix.device)
+        self.columns = torch.arange(columns, device=prefix.device)
+        self.tokens = torch.zeros(batch, 1, dtype=torch.long, device=prefix.device)
+
+    def prefill(self, prefix: Tensor) -> Tensor:
+        """The stock causal pass; its keys and values are kept. Returns the first token (B, 1)."""
+        self.model.config.is_causal = True
+        try:
+            cache = DynamicCache(config=self.model.config)
+            output = self.model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        finally:
+            self.model.config.is_causal = False
+        for kept, layer in zip(self.layers, cache.layers, strict=True):
+            kept[0][:, :, : self.start] = layer.keys
+            kept[1][:, :, : self.start] = layer.values
+        self.place.fill_(self.start)
+        return self.model.lm_head(output.last_hidden_state[:, -1:]).argmax(dim=-1)
+
+    def step(self) -> Tensor:
+        """The token behind `tokens`, at `place`. (B, 1)"""
+        stock = self.model.model
+        hidden = stock.embed_tokens(self.tokens)
+        rope = stock.rotary_emb(hidden, self.place[None])
+        mask = (self.columns <= self.place)[None, None, None]
+        for layer, (keys, values) in zip(stock.layers, self.layers, strict=True):
+            normed = layer.input_layernorm(hidden)
+            key, value = keys_values(layer.self_attn, normed, rope)
+            keys.index_copy_(2, self.place, key)
+            values.index_copy_(2, self.place, value)
+            hidden = hidden + attend_to(layer.self_attn, normed, rope, keys, values, mask)
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return self.model.lm_head(stock.norm(hidden)).argmax(dim=-1)
+
+    def write(self, prefix: Tensor, tokens: int, run: Callable[[], Tensor]) -> Tensor:
+        """`tokens` tokens behind the prefix, each step by `run` (`step`, or its recording)."""
+        written = [self.prefill(prefix)]
+        for _ in range(tokens - 1):
+            self.tokens.copy_(written[-1])
+            written.append(run().clone())
+            self.place += 1
+        return torch.cat(written, dim=1)

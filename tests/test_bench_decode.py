@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def bench(monkeypatch):
     import decode_sides
 
     yield decode, decode_sides
-    for name in ("decode", "decode_sides", "published", "real_size"):
+    for name in ("decode", "decode_sides", "gpu_decode", "published", "real_size"):
         sys.modules.pop(name, None)
 
 
@@ -43,44 +44,75 @@ def test_the_work_of_equal_passes_multiplies_and_the_image_is_read_once(bench):
     assert (work.tower_calls, work.images, work.passes, work.pairs) == (1, 1, 6, 15)
 
 
-def test_the_autoregressive_side_is_causal_over_the_same_weights_and_leaves_the_model_as_it_was(
-    bench,
-):
-    _, sides = bench
+@pytest.fixture
+def small():
     from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
     from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
     torch.manual_seed(0)
-    model = Qwen3ForMaskedDiffusion(
-        Qwen3DiffusionConfig(
-            vocab_size=32,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            initializer_range=0.5,
-        )
-    ).eval()
-    seen = []
-    stock = model.model.forward
+    config = Qwen3DiffusionConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.5,
+    )
+    return Qwen3ForMaskedDiffusion(config).eval()
+
+
+def test_the_autoregressive_side_is_causal_over_the_same_weights_and_leaves_the_model_as_it_was(
+    bench, small
+):
+    _, sides = bench
+    seen, stock = [], small.model.forward
 
     def spy(*arguments, **named):
         seen.append(stock(*arguments, **named).last_hidden_state)
-        return type("Output", (), {"last_hidden_state": seen[-1]})
+        return SimpleNamespace(last_hidden_state=seen[-1])
 
-    model.model.forward = spy
+    small.model.forward = spy
     prefix = torch.randn(1, 7, 16)
-    timings = sides.time_autoregressive(model, prefix, (2, 4))
+    timings = sides.time_autoregressive(small, prefix, (2, 4))
     assert sorted(timings) == [2, 4]
     assert timings[2].wall <= timings[4].wall
     assert [hidden.shape[1] for hidden in seen] == [7, 1, 1, 1]
     changed = prefix.clone()
     changed[:, -1] += 1
-    sides.time_autoregressive(model, changed, (1,))
+    sides.time_autoregressive(small, changed, (1,))
     torch.testing.assert_close(seen[4][:, :6], seen[0][:, :6])  # the past does not see what follows
-    assert not model.config.is_causal
+    assert not small.config.is_causal
+
+
+@torch.no_grad()
+def test_the_twin_at_static_shapes_writes_what_a_causal_pass_over_everything_does(bench, small):
+    _, sides = bench
+    prefix = torch.randn(2, 7, 16)
+    twin = sides.AutoregressiveStep(small, prefix, 6)
+    for _ in range(2):  # and again, over the columns of the first
+        written = twin.write(prefix, 6, twin.step)
+    small.config.is_causal = True
+    tokens = torch.cat([prefix, small.model.embed_tokens(written)], dim=1)
+    hidden = small.model(inputs_embeds=tokens, use_cache=False).last_hidden_state
+    assert torch.equal(written, small.lm_head(hidden[:, 6:-1]).argmax(dim=-1))
+    assert len(set(written.flatten().tolist())) > 2
+
+
+def test_the_gpu_benchmark_compares_within_a_round_and_refuses_a_machine_without_a_gpu(
+    bench, monkeypatch
+):
+    import gpu_decode
+
+    seconds = {"diffusion graph": [1.0, 2.0, 4.0], "autoregressive graph": [2.0, 8.0, 12.0]}
+    found = gpu_decode.summary(8, seconds)
+    assert found["times faster, graph"] == 3.0
+    assert found["diffusion graph"]["reports_per_second"] == 4.0
+    assert found["diffusion graph"]["milliseconds_per_report"] == 250.0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        gpu_decode.main([])
 
 
 def test_ratios_are_taken_within_a_round_and_the_median_is_reported(bench):

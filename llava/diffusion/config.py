@@ -11,6 +11,7 @@ from typing import Any
 from llava.diffusion.schedule import UNMASKING_SCHEDULES
 
 REMASKING = ("low_confidence", "random", "margin", "entropy")
+STEPS = ("eager", "compile", "graph")
 CACHES = ("auto", "none", "prefix", "block_prefix", "block_dual", "interval")
 RULES = ("threshold", "factor", "entropy_bound")
 
@@ -39,6 +40,8 @@ class SamplingConfig:
         `prefix`) and `none` elsewhere; `block_prefix`, `block_dual` (Fast-dLLM) and `interval`
         (dLLM-Cache) are approximations. Of `interval`: prompt_interval and response_interval, the
         steps between refreshes, and update_ratio, the share of the canvas computed in between.
+    step: how a canvas pass is run over `prefix`: `eager`, or at static shapes by torch.compile
+        (`compile`) or as a CUDA graph (`graph`); the first report of a size pays for it.
     exact: refuse a cache that is an approximation for the checkpoint's attention mode.
     stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
     """
@@ -58,6 +61,7 @@ class SamplingConfig:
     prompt_interval: int = 25
     response_interval: int = 7
     update_ratio: float = 0.25
+    step: str = "eager"
     exact: bool = False
     stop: tuple[str, ...] = ()
     seed: int = 0
@@ -68,6 +72,7 @@ class SamplingConfig:
         _check_choice("remasking", self.remasking, REMASKING)
         _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
         _check_choice("cache", self.cache, CACHES)
+        _check_choice("step", self.step, STEPS)
         _check_not_negative("temperature", self.temperature, "use 0 for greedy")
         _check_not_negative("cfg_scale", self.cfg_scale, "use 0 for no guidance")
         if not all(isinstance(text, str) and text for text in self.stop):

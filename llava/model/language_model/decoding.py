@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from llava.model.language_model.attention import key_mask, keys_values, layer_pa
 from llava.model.language_model.block_cache import BlockDenoiser
 from llava.model.language_model.denoising import Prompt, PromptDenoiser, prefill
 from llava.model.language_model.interval_cache import IntervalDenoiser
+from llava.model.language_model.static_step import StaticDenoiser, StepPool
 
 
 class Decoding:
@@ -69,7 +71,12 @@ class Decoding:
         if scaffold is not None:
             scaffold, batch = scaffold.to(inputs_embeds.device), len(scaffold.prompt)
             denoisers = tuple(one and _behind_each(one, scaffold) for one in denoisers)
-        result = self.run_loop(*denoisers, batch, config, options, scaffold)
+        try:
+            result = self.run_loop(*denoisers, batch, config, options, scaffold)
+        finally:
+            for one in denoisers:
+                if isinstance(one, StaticDenoiser):
+                    one.release()
         result.counters = counters
         return result
 
@@ -117,12 +124,30 @@ class Decoding:
 
     def _denoiser(self, prompt: Prompt, config: SamplingConfig, counters: Counters) -> Denoiser:
         cache = resolve_cache(config, self.config.attention_mode)
+        self._check_step(config.step, cache)
         if cache == "interval":
             return IntervalDenoiser.start(self, prompt, config, counters)
         if cache in ("block_prefix", "block_dual"):
             return BlockDenoiser.start(self, prompt, config, cache == "block_dual", counters)
         kept = prefill(self, prompt, counters) if cache == "prefix" else None
+        if config.step != "eager":
+            return StaticDenoiser.start(self, prompt, kept, config.step, counters)
         return PromptDenoiser(self, prompt, kept, counters)
+
+    @cached_property
+    def step_pool(self) -> StepPool:
+        """Recorded steps of this model that wait for the next decode."""
+        return StepPool()
+
+    def _check_step(self, step: str, cache: str) -> None:
+        if step != "eager" and cache != "prefix":
+            raise ValueError(
+                f"step={step!r} needs cache='prefix', whose canvas pass has one size; this is "
+                f"cache={cache!r} (attention mode {self.config.attention_mode!r})"
+            )
+        device = self.model.embed_tokens.weight.device
+        if step == "graph" and device.type != "cuda":
+            raise ValueError(f"step='graph' needs a CUDA device, the model is on {device}")
 
     def _check_positions(self, prompt_length: int, config: SamplingConfig) -> None:
         limit = self.config.max_position_embeddings
@@ -183,7 +208,7 @@ class Decoding:
 
 
 def _behind_each(
-    denoiser: PromptDenoiser | BlockDenoiser | IntervalDenoiser, scaffold: Scaffold
+    denoiser: PromptDenoiser | BlockDenoiser | IntervalDenoiser | StaticDenoiser, scaffold: Scaffold
 ) -> Denoiser:
     """The denoiser of each canvas, from that of each prompt: prompts were computed once."""
     expanded = denoiser.select(scaffold.prompt)
