@@ -83,6 +83,9 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
     for rule, values in rules.items():
         for value in values:
             yield Setting(rule, f"{rule} {value}", {rule: value})
+    for draft, keep in ((0.5, 0.8), (0.6, 0.9), (0.7, 0.9)):
+        changes = {"threshold": draft, "revoke": keep}
+        yield Setting("revoke", f"threshold {draft}, revoke {keep}", changes)
     for cache in ("prefix", "block_prefix", "block_dual", "interval"):
         for rule, value in (("one token a pass", None), ("threshold", 0.9)):
             extra = {} if value is None else {rule: value}

@@ -31,6 +31,7 @@ _SAMPLING = {
     "factor": (float, "accept also by Fast-dLLM's factor rule"),
     "entropy_bound": (float, "accept also the surest tokens up to this sum of entropies"),
     "cache": (str, "none, prefix, block_prefix, block_dual, interval, or auto: the exact one"),
+    "revoke": (float, "with threshold: mask decided tokens below this probability again"),
     "step": (str, "run a pass eager, compile (torch.compile) or graph (CUDA graph)"),
     "prompt_interval": (int, "cache interval: passes between refreshes of the prompt"),
     "response_interval": (int, "cache interval: passes between refreshes of the canvas"),

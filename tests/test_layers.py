@@ -82,6 +82,7 @@ LAYERS = {
     "llava.model.language_model.decoding": 3,
     "llava.model.language_model.denoising": 3,
     "llava.model.language_model.drift": 3,
+    "llava.model.language_model.shadow": 3,
     "llava.model.language_model.static_step": 3,
     "llava.model.language_model.interval_cache": 3,
     "llava.model.language_model.modeling_qwen": 3,

@@ -128,6 +128,20 @@ def accept(proposal: Proposal, window: Tensor, quota: Tensor, config: SamplingCo
     return window & accepted
 
 
+def doubtful(
+    logits: Tensor, tokens: Tensor, checked: Tensor, least: float, accepted: Tensor
+) -> Tensor:
+    """Which checked tokens are revoked: those below `least`, the least probable first.
+
+    Fewer than were accepted, so that a step always decides something (B, R). logits: (M, V) fp32 of
+    the checked positions (B, R) bool, each hidden from itself. tokens, accepted: (B, R).
+    """
+    share = logits.gather(1, tokens[checked][:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+    probability = _spread(share.exp(), checked, torch.inf)
+    most = accepted.sum(dim=1) - 1
+    return (probability < least) & (_rank(-probability) < most[:, None])
+
+
 def factor_rule(probability: Tensor, factor: float) -> Tensor:
     """The ranks n (from 1) while c_(n) >= 1 - factor / (n + 1). (B, R), -inf: no candidate."""
     ordered = probability.sort(dim=1, descending=True).values

@@ -18,7 +18,8 @@ class Canvas:
     tokens, undecided, confidence, decided_at: (B, R). nfe: (B,) passes so far. origin: (B,) which
     row of the batch each is. seed: (B,) its own part of the seed. quota: (B, blocks, steps per
     block) tokens to accept at least. block_steps: (B, blocks) steps done in each block.
-    rules: (B, R) which row of a `Scaffold`'s forbidden tokens a position keeps to.
+    given: (B, R) bool, fixed text. rules: (B, R) which row of a `Scaffold`'s forbidden tokens a
+    position keeps to.
     """
 
     tokens: Tensor
@@ -30,6 +31,7 @@ class Canvas:
     seed: Tensor
     quota: Tensor
     block_steps: Tensor
+    given: Tensor
     rules: Tensor
 
     @classmethod
@@ -55,11 +57,12 @@ class Canvas:
             seed=torch.tensor(seeds, dtype=torch.long, device=device),
             quota=quota.view(batch, blocks, -1),
             block_steps=torch.zeros(batch, blocks, dtype=torch.long, device=device),
+            given=torch.zeros_like(undecided),
             rules=torch.full(shape, FREE, device=device),
         )
 
     @classmethod
-    def given(
+    def partly_given(
         cls, scaffold: Scaffold, config: SamplingConfig, seeds: Sequence[int], mask_token_id: int
     ) -> "Canvas":
         """Fixed text is there from the start. A row has at most as many steps as blanks."""
@@ -77,6 +80,7 @@ class Canvas:
             confidence=scaffold.given.float(),
             decided_at=scaffold.given.long() - 1,
             quota=quota,
+            given=scaffold.given,
             rules=scaffold.rules,
         )
 
@@ -119,6 +123,20 @@ class Canvas:
         self.nfe = self.nfe + 1
         rows = torch.arange(len(block), device=block.device)
         self.block_steps[rows, block] += 1
+
+    def decided_in(self, block: Tensor) -> Tensor:
+        """The positions of each row's block that the loop has decided (B, R). block: (B,)"""
+        batch, blocks = self.block_steps.shape
+        decided = (~self.undecided & ~self.given).view(batch, blocks, -1)
+        current = torch.arange(blocks, device=block.device) == block[:, None]
+        return (decided & current[..., None]).view_as(self.undecided)
+
+    def revoke(self, doubtful: Tensor, mask_token_id: int) -> None:
+        """Mask decided tokens again. doubtful: (B, R) bool."""
+        self.tokens = self.tokens.masked_fill(doubtful, mask_token_id)
+        self.confidence = self.confidence.masked_fill(doubtful, 0.0)
+        self.decided_at = self.decided_at.masked_fill(doubtful, -1)
+        self.undecided = self.undecided | doubtful
 
     def end_position(self, ends: Tensor) -> Tensor:
         """Index of the first decided end token of each row, R where there is none. (B,)"""

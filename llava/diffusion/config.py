@@ -12,7 +12,9 @@ from llava.diffusion.schedule import UNMASKING_SCHEDULES
 
 REMASKING = ("low_confidence", "random", "margin", "entropy")
 STEPS = ("eager", "compile", "graph")
-CACHES = ("auto", "none", "prefix", "block_prefix", "block_dual", "interval")
+EXACT_CACHES = ("auto", "none", "prefix")
+"""Caches without stale canvas rows (`prefix` is exact in attention mode `prefix`)."""
+CACHES = (*EXACT_CACHES, "block_prefix", "block_dual", "interval")
 RULES = ("threshold", "factor", "entropy_bound")
 
 
@@ -33,6 +35,9 @@ class SamplingConfig:
         c_(n) >= 1 - factor / (n + 1) (both Fast-dLLM, arXiv 2505.22618). entropy_bound: the most
         certain tokens while the sum of their entropies, the largest left out, is at most this
         (EB-Sampler, arXiv 2505.24857; nats).
+    revoke: with `threshold`, look again at the decided tokens of the current block at every step,
+        each hidden from itself, and mask those below this probability again (WINO, arXiv
+        2507.18578), fewer than were accepted in the step, so that every step decides something.
     skip_tail: stop deciding what lies behind a decided end token; it is dropped from the text in
         any case, but as context it may change the rest, and the published loops do decide it.
     cache: what a step reuses (`llava.diffusion.cache`). `prefix` computes the prefix once, `none`
@@ -56,6 +61,7 @@ class SamplingConfig:
     threshold: float | None = None
     factor: float | None = None
     entropy_bound: float | None = None
+    revoke: float | None = None
     skip_tail: bool = False
     cache: str = "auto"
     prompt_interval: int = 25
@@ -88,9 +94,28 @@ class SamplingConfig:
             raise ValueError(f"factor={self.factor} is not positive; try 1.0")
         if self.entropy_bound is not None and not self.entropy_bound > 0:
             raise ValueError(f"entropy_bound={self.entropy_bound} is not positive; try 0.1")
+        if self.revoke is not None:
+            self._check_revoke()
         given = [name for name in RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are rules for the same choice; give one")
+
+    def _check_revoke(self) -> None:
+        if not 0 < self.revoke <= 1:
+            raise ValueError(f"revoke={self.revoke} is not in (0, 1]; try 0.9")
+        if self.threshold is None:
+            raise ValueError(f"revoke={self.revoke} needs threshold; try threshold=0.6")
+        if self.steps != self.gen_length:
+            raise ValueError(
+                f"revoke={self.revoke} cannot keep to steps={self.steps}: what is revoked is "
+                "decided again; leave steps out"
+            )
+        if self.cfg_scale or self.cache not in EXACT_CACHES or self.step != "eager":
+            raise ValueError(
+                f"revoke={self.revoke} is not there for cfg_scale={self.cfg_scale}, "
+                f"cache={self.cache!r}, step={self.step!r}; use cfg_scale=0, step='eager' and one "
+                f"of the caches {', '.join(EXACT_CACHES)}"
+            )
 
     def _fill_defaults(self) -> None:
         if self.block_length is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from llava.diffusion.acceptance import accept, consider
+from llava.diffusion.acceptance import accept, consider, doubtful
 from llava.diffusion.canvas import Canvas
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.infill import Scaffold
@@ -29,6 +29,12 @@ class Denoiser(Protocol):
     def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
         """canvas: (B, R) ids. rows: (B, R) bool, the undecided positions of each row's current
         block; block: (B,) its number. Returns (M, V), row-major over `rows`."""
+
+    def verify(
+        self, canvas: Tensor, rows: Tensor, block: Tensor, checked: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`logits`, and those of the decided positions `checked` (B, R), each as if it alone were
+        masked, row-major. Only asked for under `SamplingConfig.revoke`."""
 
     def select(self, rows: Tensor) -> "Denoiser":
         """The same for some rows of the batch only; rows: (B',) indices."""
@@ -58,7 +64,10 @@ def denoise(
     if scaffold is None:
         whole = Canvas.blank(config, seeds, mask_token_id, torch.device(device))
     else:
-        whole, forbidden = Canvas.given(scaffold, config, seeds, mask_token_id), scaffold.forbidden
+        whole, forbidden = (
+            Canvas.partly_given(scaffold, config, seeds, mask_token_id),
+            scaffold.forbidden,
+        )
     canvas = whole.select(whole.origin)
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
     history = [whole.tokens[None][:0]]
@@ -66,8 +75,16 @@ def denoise(
         before = canvas.end_position(ends) if config.skip_tail else None
         block, window = canvas.current_window(before)
         seen = (canvas.tokens, window, block)
-        logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
+        checked, hidden_from = canvas.decided_in(block), None
+        if config.revoke is None or not bool(checked.any()):
+            logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
+        else:
+            logits, hidden_from = (part.float() for part in denoiser.verify(*seen, checked))
+        before_step = canvas.tokens
         accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
+        if hidden_from is not None:
+            again = doubtful(hidden_from, before_step, checked, config.revoke, accepted)
+            canvas.revoke(again, mask_token_id)
         if options.on_step is not None:
             step = Step(index, canvas.origin, canvas.tokens, canvas.undecided, accepted)
             options.on_step(step)

@@ -63,6 +63,8 @@ CHOICES = [
     {"cache": "block_prefix", "block_length": 4},
     {"cache": "block_dual", "block_length": 4, "threshold": 0.05},
     {"cache": "interval", "prompt_interval": 3, "response_interval": 4},
+    {"steps": 16, "threshold": 0.05, "revoke": 0.9},
+    {"steps": 16, "threshold": 0.05, "revoke": 0.9, "cache": "none"},
 ]
 
 
@@ -77,7 +79,7 @@ def test_the_counters_are_what_the_modules_saw(either_mode, inputs, settings):
         Rows(*(module.v_proj for module in attentions)) as value,
         Rows(model.model.layers[0].self_attn.v_proj) as first,
     ):
-        decoded = model.generate(*inputs, **CANVAS, **settings)
+        decoded = model.generate(*inputs, **(CANVAS | settings))
     work = decoded.counters
     assert (work.tower_calls, work.images) == (tower.calls, 2) == (1, 2)
     assert work.head_rows == head.rows
@@ -103,7 +105,7 @@ def test_a_report_costs_one_tower_call_one_prefill_and_two_under_guidance(
 @pytest.mark.parametrize("settings", CHOICES)
 def test_the_analytic_flops_are_those_of_the_flop_counter(either_mode, inputs, settings):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        decoded = either_mode.generate(*inputs, **CANVAS, **settings)
+        decoded = either_mode.generate(*inputs, **(CANVAS | settings))
     flops = decoding_flops(either_mode.config, decoded.counters)
     assert flops.total == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert min(flops.vision, flops.layers, flops.attention, flops.head) > 0

@@ -17,6 +17,7 @@ from torch import Tensor
 from llava.diffusion.cache import PrefixCache
 from llava.diffusion.result import Counters
 from llava.model.language_model.attention import key_mask, ragged
+from llava.model.language_model.shadow import Shadow, shadowed_pass
 
 if TYPE_CHECKING:
     from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
@@ -97,6 +98,36 @@ class PromptDenoiser:
         else:
             hidden = self._recompute_prefix(answers)
         return score(self.model, hidden[rows], self.counters)
+
+    def verify(
+        self, canvas: Tensor, rows: Tensor, block: Tensor, checked: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`logits`, and those of decided positions, each hidden from itself (`shadow`)."""
+        prompt, length = self.prompt, canvas.shape[1]
+        shadow, tokens = Shadow.behind(checked), self.model.model.embed_tokens(canvas)
+        positions, cache = prompt.canvas_positions(length), self.cache
+        if cache is None and self.model.config.attention_mode == "prefix":
+            cache = prefill(self.model, prompt, self.counters)
+        if cache is None:
+            tokens = torch.cat([prompt.embeds, tokens], dim=1)
+            positions = prompt.all_positions(length)
+        columns, computed = prompt.embeds.shape[1] + length, tokens.shape[:2].numel()
+        self.counters.add_pass(computed + shadow.places.numel())
+        self.counters.add_rows(computed, columns, self._layers)
+        count = shadow.places.shape[1]
+        self.counters.add_rows(shadow.places.numel(), columns + count, self._layers)
+        hidden, guess = shadowed_pass(
+            self.model,
+            tokens,
+            positions,
+            None if cache is None else cache.layers,
+            (prompt.mask, prompt.canvas_mask(length)),
+            shadow,
+            length,
+        )
+        proposed, again = hidden[:, -length:][rows], guess[shadow.real]
+        logits = score(self.model, torch.cat([proposed, again]), self.counters)
+        return logits[: len(proposed)], logits[len(proposed) :]
 
     def select(self, rows: Tensor) -> PromptDenoiser:
         """The same for some rows of the batch; rows: (B',) indices."""
