@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from figures import show
 
 _BUILD = """
 import json, resource, sys, time
@@ -52,8 +52,6 @@ def measure(folder: Path, studies: int) -> dict[str, object]:
         "zip_mib": round((folder / raw.REPORTS).stat().st_size / 2**20),
         "annotation_mib": round(output.stat().st_size / 2**20),
         "writing_the_raw_files_s": round(wrote),
-        "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
     }
 
 
@@ -66,11 +64,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = measure(Path(folder), arguments.studies)
-    text = json.dumps(results, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+        show(measure(Path(folder), arguments.studies), arguments.output)
     return 0
 
 

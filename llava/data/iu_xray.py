@@ -37,7 +37,8 @@ REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
 NO_REPORT_ROW = "projections without a row in the reports file"
 _CONTEXT_COLUMNS = ("indication", "comparison")
-_MARK = r"X{4,}"
+_MARK = r"[^\W\d_]{0,30}?X{4,}(?:[^\W\d_]{1,3}\b)?"
+"""With the letters that it cut off: `comparisXXXX`, `XXXXth`."""
 _SWAPPED = ": are the two files swapped?"
 
 

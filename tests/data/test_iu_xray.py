@@ -55,6 +55,8 @@ def converted(pair, root, choices=Choices(), check=False):  # noqa: B008
         ("dyspnea/XXXX (XXXX, XXXX), stable", "dyspnea, stable"),
         ("Dr. XXXX<XXXX>technologist", "Dr. technologist"),
         ("XXXX, XXXX.", ""),
+        ("Chest pain. ComparisXXXX/XXXX", "Chest pain."),
+        ("On the XXXXth, XXXXyo XXXXtechnologist", "On the, technologist"),
         ("None.", ""),
         ("Exxxx and XX chromosomes stay.", "Exxxx and XX chromosomes stay."),
     ],

@@ -67,13 +67,18 @@ def test_two_processes_train_both_stages(tmp_path, tiny_backbones, tiny_dataset)
     assert (tmp_path / "stage2" / "model.safetensors").is_file()
 
 
-def test_the_scripts_default_to_the_recipe(tmp_path, tiny_backbones, tiny_dataset):
+def test_the_scripts_default_to_the_recipe_and_take_a_yaml(tmp_path, tiny_backbones, tiny_dataset):
+    mixture = tmp_path / "mixture.yaml"
+    part = {
+        "json_path": str(tiny_dataset.json_path),
+        "image_folder": str(tiny_dataset.image_folder),
+    }
+    mixture.write_text(json.dumps({"datasets": [{**part, "sampling": "weight:2"}]}))
     result = run_script(
         "llada_v_pretrain.sh",
         "--max_steps",
         "1",
-        DATA_PATH=tiny_dataset.json_path,
-        IMAGE_FOLDER=tiny_dataset.image_folder,
+        DATA_PATH=mixture,
         LANGUAGE_MODEL=tiny_backbones.language,
         VISION_TOWER=tiny_backbones.vision,
         OUTPUT_DIR=tmp_path / "run",
