@@ -83,4 +83,4 @@ log "6/6 findings: what the reports say against what was drawn"
 "$PYTHON" -m llava.eval.phantom_results --run "$DEMO/evaluation" --blank "$DEMO/evaluation_blank" \
   --annotation "$PHANTOM/annotation_with_clinic_info.json" --image-folder "$PHANTOM" \
   --output "$DEMO" --seconds "$SECONDS"
-log "results: $DEMO/results.json   examples: $DEMO/examples.png"
+log "results: $DEMO/results.json   examples: $DEMO/examples.png   page: $DEMO/evaluation/report.html"

@@ -27,6 +27,7 @@ MODULES = (
     "llava.eval.evaluate",
     "llava.eval.external",
     "llava.eval.phantom_results",
+    "llava.eval.report_page",
     "llava.generate",
 )
 PROBE = """
@@ -63,7 +64,9 @@ def test_help_is_quick_and_tells_what_the_command_does(module):
     assert len(text.splitlines()) > 5
 
 
-@pytest.mark.parametrize("name", ["batch_drift", "build_mimic", "labeler", "metrics", "real_size"])
+@pytest.mark.parametrize(
+    "name", ["batch_drift", "build_mimic", "labeler", "metrics", "real_size", "report_page"]
+)
 def test_the_benchmarks_help_is_quick_too(name):
     assert "--output" in help_of(f"bench/{name}.py", "run_path")
 

@@ -95,6 +95,7 @@ LAYERS = {
     "llava.eval.collect": 3,
     "llava.eval.documents": 3,
     "llava.eval.protocol": 3,
+    "llava.eval.page*": 3,
     "llava.eval.report_page": 3,
     # 4 to 7: the model, what builds and trains it, what runs it, the command lines
     "llava.model.language_model.llava_qwen": 4,

@@ -219,7 +219,9 @@ def run_ci(
     (checkout / "README.md").write_text(readme)
     (checkout / "scripts" / "test.sh").write_text(tests + "\n")
     python = write_program(checkout / "bin" / "python", f'echo "python $*"; {ruff}')
-    return run_bash("bash .ci/run", checkout, PYTHON=str(python))
+    write_program(checkout / "bin" / "chromedriver", "exit 0")
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    return run_bash("bash .ci/run", checkout, PYTHON=str(python), PATH=path)
 
 
 README = """`bash scripts/test.sh` is prose
@@ -245,6 +247,23 @@ def test_ci_refuses_a_readme_without_the_command_in_a_fenced_block(checkout):
     done = run_ci(checkout, "Run `bash scripts/test.sh`.\nbash scripts/test.sh\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert "README.md has no fenced line" in done.stderr
+
+
+@pytest.mark.parametrize(("user", "installs"), [(0, True), (1000, False)])
+def test_ci_goes_on_without_the_browser_that_it_cannot_install(checkout, user, installs):
+    (checkout / "README.md").write_text(README.format(""))
+    (checkout / "scripts" / "test.sh").write_text("echo tests\n")
+    folder = checkout / "path"
+    programs = {"id": f"echo {user}", "apt-get": "echo apt-get $* >&2; exit 5", "python": "exit 0"}
+    for name, text in programs.items():
+        write_program(folder / name, text)
+    for name in ["bash", "dirname", "awk"]:
+        (folder / name).symlink_to(shutil.which(name))
+    done = run_bash("bash .ci/run", checkout, PATH=str(folder), PYTHON=str(folder / "python"))
+    assert done.returncode == 0, done.stderr
+    assert "tests" in done.stdout
+    assert ("apt-get -qq update" in done.stderr) == installs
+    assert ("Chromium could not be installed" in done.stderr) == installs
 
 
 @pytest.mark.parametrize("failing", ["tests", "ruff"])

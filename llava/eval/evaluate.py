@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Raises ValueError on what the user can mend, EvaluationError when the run itself failed."""
-    from llava.eval import collect, documents, protocol, run
+    from llava.eval import collect, documents, protocol, report_page, run
 
     _check_registered()
     task = protocol.read_task(arguments.task)
@@ -61,6 +61,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"{len(samples)} samples, {plan.processes} processes, {plan.output}", flush=True)
     results = run.evaluate(plan, samples, arguments.overwrite)
     print(f"\n{results.table()}\n\n{plan.output / collect.RESULTS_FILE}")
+    print(report_page.write_page(plan.output))
 
 
 def _data(arguments: argparse.Namespace, task: "DatasetTask") -> tuple[Path, Path | None]:

@@ -27,6 +27,7 @@ from llava.eval.predictions import (
     read_predictions,
     write_predictions,
 )
+from llava.eval.report_page import PAGE_FILE
 from llava.eval.scoring import score_predictions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _FOLDERS = (
     launch.CACHE_FOLDER,
     BASELINES_FOLDER,
 )
-_FILES = (documents.DOCUMENTS_FILE, PREDICTIONS_FILE, collect.RESULTS_FILE)
+_FILES = (documents.DOCUMENTS_FILE, PREDICTIONS_FILE, collect.RESULTS_FILE, PAGE_FILE)
 
 
 @dataclass(frozen=True)

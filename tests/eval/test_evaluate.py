@@ -159,6 +159,12 @@ def test_the_results_hold_every_value_its_interval_and_the_protocol(finished):
     assert [(part["n"], part["sha256"]) for part in protocol["data"]] == [(7, digest)]
 
 
+def test_a_run_ends_with_its_page_and_prints_where_it_is(finished):
+    page = finished.folder / "report.html"
+    assert finished.stdout.splitlines()[-1] == str(page)
+    assert "7 reports</title>" in page.read_text(encoding="utf-8")
+
+
 def test_a_killed_run_continues_to_identical_results(finished, tmp_path):
     """What a kill leaves: predictions up to some byte of each process's file, and no results."""
     folder = tmp_path / "killed"

@@ -1,0 +1,122 @@
+"""The folder of an evaluation, read for the page: predictions.jsonl and results.json.
+
+First step of the page. What an older run did not record (tokens, context, images) is empty, and
+the page says so; what contradicts itself is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT
+from llava.eval.predictions import Prediction, read_predictions
+
+RESULTS_FILE = "results.json"
+NO_SPLIT = "not stated"
+
+_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])")
+_FIELD = re.compile(rf"(?:^|\s)({'|'.join(map(str.capitalize, CLINICAL_FIELDS))}):\s")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluation. splits: of each prediction; results: results.json as it stands."""
+
+    folder: Path
+    predictions: Sequence[Prediction]
+    splits: Sequence[str]
+    results: Mapping[str, Any]
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        return self.results.get("protocol", {})
+
+
+def read_run(folder: Path) -> Run:
+    """Raises ValueError or FileNotFoundError naming the file, the field and the remedy."""
+    results = _read_results(folder / RESULTS_FILE)
+    predictions = read_predictions(folder)
+    for prediction in predictions:
+        _check_tokens(prediction, folder)
+    n = results.get("n", len(predictions))
+    if n != len(predictions):
+        raise ValueError(
+            f"{folder} holds {len(predictions)} predictions but its {RESULTS_FILE} scored {n}; "
+            "the two are not of one run"
+        )
+    splits = _splits(results.get("protocol", {}), len(predictions))
+    return Run(folder, predictions, splits, results)
+
+
+def context_fields(context: str) -> list[tuple[str, str]]:
+    """The clinical context of a human turn as (label, text); [] when it gives none.
+
+    What stands before the first known field keeps the label "Context".
+    """
+    _, found, clinical = context.partition(CLINICAL_PROMPT)
+    if not found:
+        return []
+    first, *rest = _FIELD.split(clinical.strip())
+    pairs = [("Context", first), *zip(rest[::2], rest[1::2], strict=True)]
+    return [(label, text.strip()) for label, text in pairs if text.strip()]
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a finished evaluation")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
+        raise ValueError(f"{path} has no object 'metrics'; give the folder of an evaluation")
+    return results
+
+
+def _check_tokens(prediction: Prediction, folder: Path) -> None:
+    """One text, one probability and one pass for each token, or none at all."""
+    columns = prediction.tokens, prediction.confidence, prediction.decided_at
+    if len(set(map(len, columns))) != 1:
+        lengths = "{} tokens, {} confidence, {} decided_at".format(*map(len, columns))
+        raise ValueError(f"{folder}: {prediction.id!r} has {lengths}; it needs as many of each")
+    for name, good in (("tokens", _is_text), ("confidence", _is_share), ("decided_at", _is_pass)):
+        if bad := [value for value in getattr(prediction, name) if not good(value)]:
+            raise ValueError(f"{folder}: {prediction.id!r} has {bad[0]!r} among its {name}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_share(value: object) -> bool:
+    """A probability; rounding may have carried it a little beyond 1."""
+    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1.001
+
+
+def _is_pass(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _splits(protocol: Mapping[str, Any], n: int) -> list[str]:
+    """The split of each prediction: as the protocol states it, else from its data files' names.
+
+    Several files: their samples follow one another in the order and number the protocol gives.
+    """
+    stated = protocol.get("split", NO_SPLIT)
+    if stated != NO_SPLIT:
+        return [stated] * n
+    sources = protocol.get("data") or []
+    counts = [source.get("n", 0) for source in sources]
+    if sum(counts) != n:
+        return [NO_SPLIT] * n
+    names = [_SPLIT.search(Path(source.get("json_path", "")).stem) for source in sources]
+    ends = list(accumulate(counts))
+    owners = (next(i for i, end in enumerate(ends) if row < end) for row in range(n))
+    return [names[i][1] if names[i] else NO_SPLIT for i in owners]

@@ -1,0 +1,178 @@
+"""results.json -> the rows of the page's score table and of its protocol.
+
+    metrics: {text protocol: {metric: value}}   clinical: {policy: {...}}   intervals: both's paths
+    baselines: {name: the same}                 health and whatever else holds numbers
+
+An older run has `metrics` without text protocols and nothing beside it. A number that is not
+finite is shown as unavailable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava.eval.clinical import POLICIES
+from llava.eval.page.run import Run
+
+UNAVAILABLE = "unavailable"
+_SCORED = ("metrics", "clinical")
+"""Parts whose paths intervals and baselines repeat without the name of the part."""
+_APART = {*_SCORED, "intervals", "baselines", "protocol", UNAVAILABLE, "n", "n_empty"}
+"""Keys of results.json with a place of their own on the page."""
+_NO_ROW = {"per_finding", "support", "n", "policy", "labeler", UNAVAILABLE}
+_WORDS = {
+    "micro_14": "micro, 14 findings,",
+    "micro_5": "micro, 5 findings,",
+    "macro_14": "macro, 14 findings, F1",
+    "macro_5": "macro, 5 findings, F1",
+    "macro_14_over": "macro 14 is over",
+    "macro_5_over": "macro 5 is over",
+    "f1": "F1",
+    **{policy: f"uncertain counted {policy.replace('_', ' ')}" for policy in POLICIES},
+}
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric as text. interval: empty when the run has none. baselines: one value for each."""
+
+    name: str
+    value: str
+    interval: str
+    baselines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """absent: (metric, why it could not be measured)."""
+
+    title: str
+    rows: tuple[Row, ...]
+    absent: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """baselines: the names of the columns behind the run's own."""
+
+    baselines: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def has_intervals(self) -> bool:
+        return any(row.interval for group in self.groups for row in group.rows)
+
+
+def score_table(run: Run) -> ScoreTable:
+    """Every number of results.json, those of each finding apart (`finding_interval`)."""
+    results = run.results
+    baselines = results.get("baselines") or {}
+    columns = [dict(leaves(_merged(values))) for values in baselines.values()]
+    intervals = dict(leaves(results.get("intervals") or {}))
+    groups = [
+        Group(title, tuple(_rows(part, path, intervals, columns)), _absent(part))
+        for title, path, part in _parts(results)
+    ]
+    groups.append(Group("Not measured", (), _absent(results)))
+    filled = tuple(group for group in groups if group.rows or group.absent)
+    return ScoreTable(tuple(baselines), filled)
+
+
+def finding_interval(run: Run, policy: str, finding: str, score: str) -> tuple[float, float] | None:
+    """The 95 % interval of a finding's precision or recall, when the run has one."""
+    found: Any = run.results.get("intervals") or {}
+    for name in (policy, "per_finding", finding, score):
+        found = found.get(name) or {}
+    return tuple(found) if len(found) == 2 else None
+
+
+def protocol_rows(run: Run) -> list[tuple[str, str]]:
+    """The protocol, one line for each setting."""
+    return [(" · ".join(path), plain(value)) for path, value in leaves(run.protocol)]
+
+
+def leaves(value: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """What a nested object holds, with the names that lead there. Lists of texts or numbers are
+    values, other lists count from 1."""
+    for key, child in value.items():
+        if isinstance(child, list) and any(isinstance(item, Mapping) for item in child):
+            child = {str(number): item for number, item in enumerate(child, start=1)}
+        if isinstance(child, Mapping):
+            yield from leaves(child, (*path, str(key)))
+        else:
+            yield (*path, str(key)), child
+
+
+def plain(value: Any) -> str:
+    """A setting as a reader writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "none"
+    return "none" if value is None or value == "" else str(value)
+
+
+def number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if math.isfinite(value) else UNAVAILABLE
+
+
+def interval(bounds: Any) -> str:
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        return ""
+    return " – ".join(map(number, bounds))
+
+
+def _merged(results: Mapping[str, Any]) -> dict[str, Any]:
+    """A baseline's scores by the paths that the run's own rows have."""
+    beside = {key: value for key, value in results.items() if key not in _SCORED}
+    return {**beside, **(results.get("metrics") or {}), **(results.get("clinical") or {})}
+
+
+def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+    """(title, the path its rows start with, the numbers) of each group of rows, in order."""
+    for name, title in (("metrics", "Text overlap"), ("clinical", "Findings")):
+        part = results.get(name) or {}
+        nested, flat = _split(part)
+        yield title, (), flat
+        for key, child in nested.items():
+            yield f"{title}, {_WORDS.get(key, key)}", (key,), child
+    nested, flat = _split({key: value for key, value in results.items() if key not in _APART})
+    for key, child in nested.items():
+        yield key.replace("_", " ").capitalize(), (key,), child
+    yield "Other", (), flat
+
+
+def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the objects in it, the rest)."""
+    nested = {key: value for key, value in part.items() if isinstance(value, Mapping)}
+    return nested, {key: value for key, value in part.items() if key not in nested}
+
+
+def _rows(
+    part: Mapping[str, Any],
+    start: Path,
+    intervals: Mapping[Path, Any],
+    columns: Sequence[Mapping[Path, Any]],
+) -> Iterator[Row]:
+    for path, value in leaves(part):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or _NO_ROW.intersection(path):
+            continue
+        full = (*start, *path)
+        name = " ".join(_WORDS.get(step, step.replace("_", " ")) for step in path)
+        others = tuple(number(column[full]) if full in column else "" for column in columns)
+        yield Row(name, number(value), interval(intervals.get(full)), others)
+
+
+def _absent(part: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    reasons = part.get(UNAVAILABLE)
+    if not isinstance(reasons, Mapping):
+        return ()
+    return tuple((name.replace("_", " "), str(why)) for name, why in reasons.items())
