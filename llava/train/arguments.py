@@ -7,6 +7,7 @@ Options of this project are listed here with their help; every other `--name val
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     groups = [
         group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in _GROUPS
     ]
+    if given.deepspeed:
+        # With it accelerate would leave DeepSpeed out, without a word.
+        os.environ.pop("ACCELERATE_USE_CPU", None)
     try:
         check_arguments(groups[0], groups[1])
         training = TrainingArguments(**vars(given))

@@ -82,6 +82,11 @@ class LLaDATrainer(Trainer):
         self.policies, self.monitor = policies, monitor
         self.bad_samples = 0
         super().__init__(model=loaded.model, **trainer_arguments)
+        if self.args.deepspeed and not self.is_deepspeed_enabled:
+            raise ValueError(
+                f"--deepspeed {self.args.deepspeed} is not in effect: accelerate found no reason "
+                "to use it. Start the run by a script of train/scripts"
+            )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole global batch
         args = self.args
         micro_batch = args.per_device_train_batch_size

@@ -1,13 +1,15 @@
-"""The few things that the processes of a run must agree on, each in one collective.
+"""What the processes of a run agree on, each in one collective, and how they begin and end.
 
 Every process calls these at the same place; with a single process they return what they got.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from transformers import TrainingArguments
 
 T = TypeVar("T")
 
@@ -44,3 +46,24 @@ def leave() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+@contextmanager
+def whole_weights(training: TrainingArguments) -> Iterator[None]:
+    """Weights are read, checked and put together whole, also where ZeRO-3 will divide them.
+
+    A model of this size fits into the memory of every process; a divided one could not be checked.
+    """
+    if not training.deepspeed:
+        yield
+        return
+    from transformers.integrations.deepspeed import (
+        set_hf_deepspeed_config,
+        unset_hf_deepspeed_config,
+    )
+
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(training.hf_deepspeed_config)

@@ -34,6 +34,9 @@ class WholeModel:
     loaded: Loaded
 
     def save(self, folder: Path, state: State | None) -> None:
+        if state is not None:  # gathered by a wrapper, which does not know of tied weights
+            tied = self.loaded.model.all_tied_weights_keys
+            state = {key: value for key, value in state.items() if key not in tied}
         save_checkpoint(folder, self.loaded, state)
 
     def load(self, folder: Path) -> None:

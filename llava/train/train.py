@@ -66,7 +66,9 @@ def train(arguments: Arguments) -> int:
         resume = open_run(arguments)
         set_seed(arguments.training.seed)
         torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
-        trainer = build_trainer(arguments, build_model(arguments), stop)
+        with processes.whole_weights(arguments.training):
+            loaded = build_model(arguments)
+        trainer = build_trainer(arguments, loaded, stop)
         trainer.train(resume_from_checkpoint=resume)
         interrupted = trainer.guard.interrupted
         if not interrupted:

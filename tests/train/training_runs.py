@@ -60,6 +60,8 @@ def _child(
             "MASTER_PORT": str(port),
         }
     torch.set_num_threads(1)
+    if "--deepspeed" in argv:
+        without_compiling()
     from llava.train.train import main
 
     if hook is not None:
@@ -68,6 +70,14 @@ def _child(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def without_compiling() -> None:
+    """DeepSpeed would spend half a minute compiling its own collectives for the CPU: gloo's do, and
+    a test that is killed while it compiles leaves a lock behind that the next one waits for."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _free_port() -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
@@ -195,9 +196,11 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         return arrange_views(features, tilings, self.model.embed_tokens(newline))
 
     def _no_images(self, input_ids: Tensor) -> Tensor:
-        """(0, N, D). In training through a blank image, so that every rank runs every module."""
+        """(0, N, D). Of a blank image where several processes run the model together, or train it:
+        each has to run every module, or the others wait for it (DDP, ZeRO-3)."""
         size, channels = self.vision_tower.config.image_size, self.vision_tower.config.num_channels
-        if not self.training:
+        together = self.training or (dist.is_available() and dist.is_initialized())
+        if not together:
             shape = (0, self.image_layout.side**2, self.config.hidden_size)
             return torch.zeros(shape, device=input_ids.device)
         blank = torch.zeros(1, channels, size, size, device=input_ids.device)

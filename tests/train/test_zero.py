@@ -1,0 +1,59 @@
+"""ZeRO-2 and ZeRO-3 with two processes, on batches where a process has no image or no target."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import be_told_to_stop, before_step, losses, run, weights
+
+from llava.train import exits
+
+ROOT = Path(__file__).resolve().parents[2]
+MIXED = (
+    *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"),
+    *("--num_train_epochs", "1", "--eval_strategy", "epoch", "--per_device_eval_batch_size", "1"),
+)
+"""Batches of 8 of 13 samples: in the last one, the second half of a process is stand-ins."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("zero")
+
+
+@pytest.fixture(scope="module")
+def arguments(command, mixed_data, folder):
+    def build(name, *more):
+        return command(folder / name, *MIXED, "--eval_data_path", mixed_data, *more)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def ddp(arguments, folder) -> Path:
+    assert run(arguments("ddp"), folder / "log", 2) == [0, 0], (folder / "log").read_text()[-3000:]
+    return folder / "ddp"
+
+
+def validation(run_folder: Path) -> float:
+    history = json.loads((run_folder / "trainer_state.json").read_text())["log_history"]
+    return next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_trains_mixed_batches_as_ddp_does(stage, ddp, arguments, folder):
+    pytest.importorskip("deepspeed")
+    name = f"zero{stage}"
+    flags = ("--deepspeed", ROOT / "train" / f"{name}.json")
+    stopped = partial(before_step, 0, be_told_to_stop)
+    codes = run(arguments(name, *flags), folder / "log", 2, hook=stopped)
+    assert codes == [exits.INTERRUPTED] * 2, (folder / "log").read_text()[-3000:]
+    assert run(arguments(name, *flags), folder / "log", 2) == [0, 0]
+    assert losses(folder / name) == pytest.approx(losses(ddp), rel=1e-4)
+    assert validation(folder / name) == pytest.approx(validation(ddp), rel=1e-4)
+    reference = weights(ddp)
+    for key, value in weights(folder / name).items():
+        if not key.endswith("k_proj.bias"):  # see test_topology
+            torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-3, msg=key)
