@@ -52,8 +52,13 @@ class Monitor:
         self.batches.append((row_lengths(batch, tokens), views))
 
     def record_loss(self, copy_ce: Tensor, copy_tokens: Tensor, p_mask: Tensor) -> None:
-        """Summed cross-entropy, masked tokens and p of each masked copy, (K, B) each."""
+        """Summed cross-entropy, masked tokens and p of each masked copy, (K, B) each.
+
+        A copy whose cross-entropy is no number is left out here; the guard reports it.
+        """
         self.copies = len(p_mask)
+        finite = copy_ce.isfinite()
+        copy_ce, copy_tokens = copy_ce.where(finite, 0.0), copy_tokens.where(finite, 0)
         quartile = (p_mask * QUARTILES).long().clamp(max=QUARTILES - 1).flatten()
         self.cross_entropy.index_add_(0, quartile, copy_ce.detach().double().flatten())
         self.masked_tokens.index_add_(0, quartile, copy_tokens.double().flatten())
