@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from llava.model.flops import image_flops
+
 _PEAK_BF16 = {
     "H200": 989e12,
     "H100": 989e12,
@@ -32,15 +34,15 @@ def peak_flops(device: torch.device) -> float | None:
 
 @dataclass(frozen=True)
 class StepCost:
-    """tower, layers, head: parameters of the three parts. passes: 1 forwards, 2 also gradients of
-    the input, 3 also of the weights. width: of all attention heads of a layer together.
+    """image: forward operations of an image through tower and projector. layers, head: parameters.
 
-    shared_prefix: image and prompt are computed once for all masked copies.
+    passes: 1 forwards, 2 also the gradient of what comes in, 3 also of the weights. depth: number
+    of layers; width: of all attention heads of a layer together. shared_prefix: image and prompt
+    are computed once for all masked copies.
     """
 
-    tower: int
-    tower_passes: int
-    image_tokens: int
+    image: int
+    image_passes: int
     layers: int
     layer_passes: int
     head: int
@@ -52,11 +54,9 @@ class StepCost:
     def of_model(cls, model: nn.Module) -> "StepCost":
         """model: a `LlavaQwenForMaskedDiffusion` with what is to be trained set."""
         config = model.config
-        tower_passes = 3 if _trained(model.vision_tower) else 1
         return cls(
-            tower=_parameters(model.vision_tower),
-            tower_passes=tower_passes,
-            image_tokens=model.vision_tower.num_tokens,
+            image=image_flops(config),
+            image_passes=3 if _trained(model.vision_tower) else 1,
             layers=_parameters(model.model.layers),
             layer_passes=3 if _trained(model.model.layers) else 2,
             head=model.lm_head.weight.numel(),
@@ -67,26 +67,24 @@ class StepCost:
 
     def of_batch(self, rows: list[tuple[int, int]], images: int, copies: int) -> float:
         """rows: (prefix, answer) positions of each sample. images: views through the tower."""
-        operations = 2.0 * self.tower * self.image_tokens * images * self.tower_passes
+        operations = float(self.image * images * self.image_passes)
         for prefix, answer in rows:
-            operations += self._row(prefix, answer, copies) * self.layer_passes
+            positions, pairs = self._row(prefix, answer, copies)
+            operations += 2.0 * self.layers * positions * self.layer_passes
+            operations += 4.0 * self.depth * self.width * pairs * 3  # attention has no weights
         scored = sum(answer for _, answer in rows) * max(1, copies // 2)
         return operations + 2.0 * self.head * scored * self.layer_passes
 
-    def _row(self, prefix: int, answer: int, copies: int) -> float:
-        """Forward operations of the layers for one sample."""
+    def _row(self, prefix: int, answer: int, copies: int) -> tuple[int, int]:
+        """Positions of one sample through the layers, and pairs of them that attend."""
         total = prefix + answer
         if self.shared_prefix:
-            positions = prefix + copies * answer
-            pairs = prefix * prefix + copies * answer * total
-        else:
-            positions, pairs = copies * total, copies * total * total
-        return 2.0 * self.layers * positions + 4.0 * self.depth * self.width * pairs
+            return prefix + copies * answer, prefix * prefix + copies * answer * total
+        return copies * total, copies * total * total
 
 
 def _parameters(module: nn.Module) -> int:
-    # ds_numel: what a parameter has in all, where ZeRO-3 holds a part of it.
-    return sum(getattr(each, "ds_numel", each.numel()) for each in module.parameters())
+    return sum(each.numel() for each in module.parameters())
 
 
 def _trained(module: nn.Module) -> bool:

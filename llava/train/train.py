@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
         build_parser().parse_args(argv)  # prints the help and exits, before any heavy import
     arguments = parse_arguments(argv)
+    from llava.train import processes
+
     try:
         return check_data(arguments) if arguments.run.check_data else train(arguments)
     except SharedError as error:  # raised by every process: one message is enough
         if arguments.training.process_index == 0:
             print(f"error: {error}", file=sys.stderr)
+        processes.leave()
         return exits.NONFINITE if isinstance(error, NonFiniteError) else exits.USAGE
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,6 +87,7 @@ def train(arguments: Arguments) -> int:
 
 def check_data(arguments: Arguments) -> int:
     """Read every entry and print every problem; 0 when there is none."""
+    from llava.train import processes
     from llava.train.check_data import check_files, list_files
 
     loaded, data = build_model(arguments), arguments.data
@@ -95,6 +99,7 @@ def check_data(arguments: Arguments) -> int:
     sound = check_files(
         files, lambda entries: build_dataset(arguments, loaded, entries), arguments.training
     )
+    processes.leave()
     return exits.DONE if sound else exits.USAGE
 
 

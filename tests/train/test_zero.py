@@ -50,6 +50,8 @@ def test_zero_trains_mixed_batches_as_ddp_does(stage, ddp, arguments, folder):
     stopped = partial(before_step, 0, be_told_to_stop)
     codes = run(arguments(name, *flags), folder / "log", 2, hook=stopped)
     assert codes == [exits.INTERRUPTED] * 2, (folder / "log").read_text()[-3000:]
+    parts = list((folder / name).rglob("*zero_pp_rank_*_optim_states.pt"))
+    assert len(parts) == 2, "each process saves its part: ZeRO is in effect"
     assert run(arguments(name, *flags), folder / "log", 2) == [0, 0]
     assert losses(folder / name) == pytest.approx(losses(ddp), rel=1e-4)
     assert validation(folder / name) == pytest.approx(validation(ddp), rel=1e-4)
