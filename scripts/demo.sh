@@ -7,7 +7,7 @@ need_env
 
 DEMO="${DEMO:-$ROOT/exp/demo}"
 SEED="${SEED:-0}"
-TRAIN_CASES="${TRAIN_CASES:-4000}"
+TRAIN_CASES="${TRAIN_CASES:-12000}"
 TEST_CASES="${TEST_CASES:-240}"
 NPROC="${NPROC:-2}"
 [[ $# -eq 0 ]] || die "demo.sh takes no arguments; its settings are variables: $(sed -n 's/^\([A-Z_]*\)=.*/\1/p' "$0" | tr '\n' ' ')"
@@ -47,8 +47,8 @@ pretrain() {
     --image-folder "$IMAGE_FOLDER" --output "$folder" --epochs "$epochs" --seed "$SEED" "${PRECISION[@]}"
   echo "$SEED $TRAIN_CASES $epochs" >"$folder/corpus"
 }
-pretrain vision "${VISION_EPOCHS:-4}" & vision=$!
-pretrain language "${LANGUAGE_EPOCHS:-2}" & language=$!
+pretrain vision "${VISION_EPOCHS:-2.6}" & vision=$!
+pretrain language "${LANGUAGE_EPOCHS:-0.6}" & language=$!
 wait "$vision"
 wait "$language"
 
@@ -56,16 +56,16 @@ wait "$language"
 export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
 export GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
-CANVAS="${CANVAS:-72}"
+CANVAS="${CANVAS:-64}"
 SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}")
 
 log "3/6 stage 1: the projector"
-OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.5}" \
+OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.1}" \
   bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
 log "4/6 stage 2: vision tower, projector and language model"
-OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-5}" \
-  LEARNING_RATE="${LEARNING_RATE:-1e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-5e-4}" \
+OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-2}" \
+  LEARNING_RATE="${LEARNING_RATE:-3e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
 log "5/6 evaluation: the test phantoms, then the same prompts with a blank image"

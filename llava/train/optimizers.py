@@ -14,7 +14,8 @@ from llava.train.muon import MuonWithAdamW, is_hidden_matrix
 class LearningRates:
     """by_prefix: of the parameters whose name starts with a key; others use `default`.
 
-    muon: above 0, the matrices inside the layers are trained with Muon at this learning rate.
+    muon: above 0, the matrices inside the layers are trained with Muon at this learning rate, or
+    at the same multiple of it that `by_prefix` gives their part of `default`.
     """
 
     default: float
@@ -37,7 +38,7 @@ def build_optimizer(
         if parameter.requires_grad:
             decay = args.weight_decay if name in decayed else 0.0
             muon = rates.muon > 0 and is_hidden_matrix(name, parameter)
-            rate = rates.muon if muon else rates.of(name)
+            rate = rates.of(name) * (rates.muon / rates.default if muon else 1)
             groups.setdefault((muon, rate, decay), []).append(parameter)
     matrices, others = (
         [

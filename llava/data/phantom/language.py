@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from llava.data.phantom.case import Finding
 
-MAX_WORDS = 60
+MAX_WORDS = 48
 
 NORMAL = (
     "The heart size is normal.",
@@ -32,8 +32,6 @@ NORMAL_END = (
 )
 ALWAYS = (
     "The bones are intact.",
-    "The bones are intact without acute fracture.",
-    "The osseous structures are unremarkable.",
     "There is no free air below the diaphragm.",
 )
 VIEWS = {
@@ -45,14 +43,14 @@ VIEWS = {
 }
 ABSENT = {
     "effusion": ("pleural effusion", "effusion"),
-    "pneumothorax": ("pneumothorax",),
+    "pneumothorax": ("pneumothorax", "pneumothorax"),
     "consolidation": ("focal consolidation", "consolidation"),
     "edema": ("pulmonary edema", "edema"),
 }
+"""In full and in short; a report keeps to one of the two."""
 POSITIVE = {
     "cardiomegaly": (
         "There is {size} cardiomegaly.",
-        "The heart is enlarged.",
         "The cardiac silhouette is {adverb} enlarged.",
         "Heart size is {adverb} enlarged.",
         "{Size} enlargement of the cardiac silhouette.",
@@ -62,26 +60,22 @@ POSITIVE = {
         "{Size} {side} pleural effusion.",
         "A {size} pleural effusion is present on the {side}.",
         "A {size} {side} pleural effusion is seen with blunting of the costophrenic angle.",
-        "Blunting of the {side} costophrenic angle, consistent with a {size} effusion.",
     ),
     "pneumothorax": (
         "There is a {size} {side} pneumothorax.",
         "{Size} {side} pneumothorax.",
         "A {size} pneumothorax is present on the {side}.",
         "A {side} pleural line is seen, consistent with a {size} pneumothorax.",
-        "{Size} {side} pneumothorax with a visible pleural line.",
     ),
     "consolidation": (
         "There is consolidation in the {side} {zone} lung.",
         "{Side} {zone} lung consolidation.",
-        "A focal opacity in the {side} {zone} lung is concerning for pneumonia.",
         "Airspace opacity in the {side} {zone} lung.",
         "Focal consolidation is seen in the {side} {zone} lung.",
     ),
     "edema": (
         "There is {size} pulmonary edema.",
         "{Size} pulmonary edema.",
-        "Bilateral perihilar haze is consistent with {size} pulmonary edema.",
         "Pulmonary vascular congestion with {size} interstitial edema.",
         "Increased interstitial markings, consistent with {size} edema.",
     ),
@@ -96,7 +90,6 @@ POSITIVE = {
         "A round nodule is seen in the {side} {zone} lung.",
         "{Side} {zone} lung nodule.",
         "A nodular opacity projects over the {side} {zone} lung.",
-        "Solitary pulmonary nodule in the {side} {zone} lung.",
     ),
     "pacemaker": (
         "A {side} chest wall pacemaker is in place.",
@@ -164,14 +157,14 @@ HISTORIES = (
 HINT_SHARE = 0.35
 """How often the indication is drawn from what fits a finding; else from everything."""
 
-OTHER_ORDER = 0.2
+OTHER_ORDER = 0.1
 """How often findings leave their habitual order, in which a reader goes through a film."""
 
 
 def write_report(findings: tuple[Finding, ...], portable: bool, rng: Generator) -> str:
-    """2 to 6 sentences: every finding, some of what is absent, never more than 60 words."""
+    """2 to 6 sentences: every finding, what is absent, never more than 48 words."""
     names = {finding.name for finding in findings}
-    first = [_pick(VIEWS["portable" if portable else "frontal"], rng)] * (rng.random() < 0.5)
+    first = [_pick(VIEWS["portable" if portable else "frontal"], rng)] * (rng.random() < 0.25)
     if names == {"normal"}:
         said, last = [_pick(NORMAL_LUNGS, rng)], [_pick(NORMAL_END, rng)]
     else:
@@ -248,13 +241,12 @@ def _fill(template: str, finding: Finding, other: Finding | None = None) -> str:
 def _negatives(names: set[str], rng: Generator) -> list[str]:
     """Statements about what is absent, most useful first (the last ones are dropped first)."""
     absent = [kind for kind in ABSENT if not any(name.endswith(kind) for name in names)]
-    rng.shuffle(absent)
-    chosen = sorted(absent[: int(rng.integers(2, 5))], key=list(ABSENT).index)
-    terms = [_pick(ABSENT[kind], rng) for kind in chosen]
+    style = int(rng.integers(2))
+    terms = [ABSENT[kind][style] for kind in absent]
     sentences = [_none_of(terms, rng)] if terms else []
     if "cardiomegaly" not in names and rng.random() < 0.85:
         sentences.insert(int(rng.integers(2)), _pick(NORMAL, rng))
-    if rng.random() < 0.75:
+    if rng.random() < 0.4:
         sentences.append(_pick(ALWAYS, rng))
     return sentences
 

@@ -13,6 +13,9 @@ from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
 KeyValue = tuple[Tensor, Tensor]
 
+SHORT = 512
+"""Keys up to which attention is written out when training on a CPU."""
+
 
 def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> KeyValue:
     """Rotated keys, and values, of hidden (B, L, D): (B, kv_heads, L, head_dim) each."""
@@ -69,6 +72,22 @@ def attend_to(
     )
     output = output.view(batch, heads, length, width)
     return attention.o_proj(output.transpose(1, 2).flatten(2))
+
+
+def plain_or_fused(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of (n, heads, L, head_dim) over (n, heads, S, head_dim), mask over S as bool.
+
+    torch's fused kernel, but not where a CPU trains on short sequences: its backward pass takes
+    several times as long there as the two products written out (`bench/step_variants.py`).
+    """
+    if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    score = (query * scale) @ key.transpose(-1, -2)
+    if mask is not None:
+        score = score.masked_fill(~mask, -torch.inf)
+    return score.softmax(dim=-1).to(value.dtype) @ value
 
 
 def heads_of(attention: nn.Module, projected: Tensor) -> Tensor:

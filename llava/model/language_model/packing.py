@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llava.model.language_model.attention import heads_of, key_mask, rotate
+from llava.model.language_model.attention import heads_of, key_mask, plain_or_fused, rotate
 
 Rope = tuple[Tensor, Tensor]
 
@@ -270,12 +270,12 @@ def _mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: 
     """
     samples, length, heads, width = query.shape
     shared = query.unflatten(2, (key.shape[2], -1))  # (n, L, kv_heads, g, head_dim)
-    mixed = F.scaled_dot_product_attention(
+    mixed = plain_or_fused(
         shared.permute(0, 2, 3, 1, 4).flatten(2, 3),
         key.transpose(1, 2),
         value.transpose(1, 2),
-        attn_mask=mask,
-        scale=scale,
+        mask,
+        scale,
     )
     mixed = mixed.unflatten(2, (heads // key.shape[2], length)).permute(0, 3, 1, 2, 4)
     return mixed.reshape(samples * length, heads * width)

@@ -24,12 +24,13 @@ def fit(
     epochs: float,
     batch_size: int,
     learning_rate: float,
+    muon_lr: float,
     seed: int,
     bf16: bool,
 ) -> None:
     """Train `model` (its forward returns {"loss": ...}) in place; nothing is written.
 
-    learning_rate: of AdamW; the matrices inside the layers are trained with Muon at twice that.
+    learning_rate: of AdamW. muon_lr: of Muon, for the matrices inside the layers.
     """
     torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
     arguments = TrainingArguments(
@@ -46,7 +47,7 @@ def fit(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
-    optimizer = MuonWithAdamW(*_groups(model, learning_rate))
+    optimizer = MuonWithAdamW(*_groups(model, learning_rate, muon_lr))
     schedule = get_scheduler(
         "cosine", optimizer, WARMUP_STEPS, round(epochs * math.ceil(len(samples) / batch_size))
     )
@@ -61,12 +62,14 @@ def fit(
     trainer.train()
 
 
-def _groups(model: nn.Module, learning_rate: float) -> tuple[list[dict], list[dict]]:
+def _groups(
+    model: nn.Module, learning_rate: float, muon_lr: float
+) -> tuple[list[dict], list[dict]]:
     """Parameter groups for Muon and for AdamW."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         (matrices if is_hidden_matrix(name, parameter) else others).append(parameter)
     return (
-        [{"params": matrices, "lr": 2 * learning_rate, "weight_decay": WEIGHT_DECAY}],
+        [{"params": matrices, "lr": muon_lr, "weight_decay": WEIGHT_DECAY}],
         [{"params": others, "lr": learning_rate, "weight_decay": WEIGHT_DECAY}],
     )
