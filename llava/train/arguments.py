@@ -100,6 +100,9 @@ class RunArguments:
     stratified_t: bool = option(
         False, "spread the noise levels evenly over the global batch, not drawn one by one"
     )
+    t_power: float = option(
+        1.0, "above 1, lean the stratified noise levels to the top: t = u ** (1 / t_power)"
+    )
     check_data: bool = option(
         False, "read every entry, report all problems at once, and stop: no training"
     )

@@ -55,6 +55,7 @@ class Policies:
     views: int = 1
     group_by_length: bool = False
     stratified_t: bool = False
+    t_power: float = 1.0
     on_bad_sample: str = "error"
     on_nonfinite: str = "stop"
     save_total_limit: int | None = None
@@ -179,6 +180,7 @@ class LLaDATrainer(Trainer):
         if self.policies.stratified_t:
             # One stratum per place, so that the times do not depend on samples that are skipped.
             times = stratified_step_times(step, seed, self.batches.size)[extra["position"].cpu()]
+            times = times ** (1 / self.policies.t_power)
         samples = extra["sample_index"].tolist()
         return training_noise(
             labels != IGNORE_INDEX, samples, step, seed, times, self.policies.views

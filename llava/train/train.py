@@ -171,6 +171,7 @@ def build_trainer(
         views=mask_draws(arguments.model),
         group_by_length=run.group_by_length,
         stratified_t=run.stratified_t,
+        t_power=run.t_power,
         on_bad_sample=run.on_bad_sample,
         on_nonfinite=run.on_nonfinite,
         save_total_limit=training.save_total_limit,
