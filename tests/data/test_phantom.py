@@ -138,7 +138,7 @@ def test_the_patients_left_is_the_right_half_of_the_picture(kind):
 def test_reports_are_short_varied_and_in_few_words(reports):
     texts = [text for _, text in reports]
     lengths = [len(text.split()) for text in texts]
-    assert 30 <= np.mean(lengths) <= 40
+    assert 27 <= np.mean(lengths) <= 33
     assert max(lengths) <= MAX_WORDS
     assert {text.count(".") for text in texts} <= set(range(2, 7))
     assert len({word for text in texts for word in re.findall(r"[a-z-]+", text.lower())}) < 350
