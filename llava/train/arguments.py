@@ -230,6 +230,13 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
         raise ValueError(f"--mm_tunable_parts is empty; choose from {TUNABLE_PARTS}")
 
 
+def _check_noise_levels(run: RunArguments) -> None:
+    if run.t_power <= 0:
+        raise ValueError(f"--t_power {run.t_power} is not positive; 1 leaves t uniform")
+    if run.t_power != 1 and not run.stratified_t:
+        raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
+
+
 def check_training(run: RunArguments, training: TrainingArguments) -> None:
     """ValueError for options of the Trainer that this project's loop cannot honour."""
     if training.torch_compile:
@@ -239,6 +246,7 @@ def check_training(run: RunArguments, training: TrainingArguments) -> None:
         )
     if run.pad_to_multiple_of < 1:
         raise ValueError(f"--pad_to_multiple_of={run.pad_to_multiple_of} is not positive; try 64")
+    _check_noise_levels(run)
     if training.n_gpu > 1:
         raise ValueError(
             f"{training.n_gpu} GPUs and one process: start one process per GPU, as the scripts in "
