@@ -245,10 +245,10 @@ def _copied(document: Document, text: str) -> Prediction:
 
 
 def _health(plan: Plan, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(plan.model_path))
+    tokenizer = Tokenizer.from_file(str(plan.model_path / "tokenizer.json"))
     texts = [prediction.reference.strip() for prediction in predictions]
-    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    lengths = [len(row) + 1 for row in ids]  # and the end token
+    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+    lengths = [len(row.ids) + 1 for row in encoded]  # and the end token
     return text_health(predictions, plan.sampling.gen_length, lengths).to_dict()

@@ -16,7 +16,7 @@ from PIL import Image
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import evaluate, nlg, run
+from llava.eval import evaluate, java, nlg, run
 from llava.eval.documents import Document, read_documents
 from llava.eval.launch import PREDICTIONS_FOLDER, Launch, error_in
 from llava.eval.predictions import Prediction, read_predictions
@@ -185,7 +185,9 @@ def test_a_killed_run_continues_to_identical_results(finished, tmp_path):
 
 
 def test_baselines_stand_beside_the_run_and_need_no_second_start(finished, tmp_path, monkeypatch):
-    """The run's own predictions are there already; only the baselines are made."""
+    """The run's own predictions are there already; only the baselines are made. Without METEOR,
+    which would start four times."""
+    monkeypatch.setattr(java, "find_java", lambda: None)
     folder = tmp_path / "with_baselines"
     shutil.copytree(finished.folder, folder)
     asked = {}
@@ -202,7 +204,8 @@ def test_baselines_stand_beside_the_run_and_need_no_second_start(finished, tmp_p
     assert evaluate.main(arguments(settings, *flags)) == 0
 
     results = json.loads((folder / "results.json").read_text())
-    assert results["metrics"] == finished.results()["metrics"]
+    expected = {k: v for k, v in finished.results()["metrics"]["r2gen"].items() if k != "METEOR"}
+    assert results["metrics"]["r2gen"] == expected
     names = ["most frequent normal report", "nearest training image", "model with a blank image"]
     assert list(results["baselines"]) == names
     # Trained and tested on the same samples: the nearest image is the sample's own.
