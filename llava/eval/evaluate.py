@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.eval.collect import EvaluationError
 
     # A scheduler's SIGTERM must end the child processes too, which `launch` does on its way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         evaluate(arguments)
     except (ValueError, FileNotFoundError) as error:
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 
