@@ -46,7 +46,7 @@ ODD_TEXT = st.one_of(
     st.text(max_size=12),
 )
 ANY = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), ODD_TEXT),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_subnormal=False), ODD_TEXT),
     lambda inner: st.one_of(
         st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=5), inner, max_size=2)
     ),
@@ -308,7 +308,7 @@ MEMBER = st.one_of(
         max_size=2,
     ),
     member=st.one_of(st.none(), st.tuples(MEMBER, st.one_of(TEXT, st.binary(max_size=20)))),
-    cut=st.one_of(st.none(), st.none(), st.floats(0, 1)),
+    cut=st.one_of(st.none(), st.none(), st.integers(0, 99)),
 )
 def test_any_raw_files(raw, cells, member, cut):
     with tempfile.TemporaryDirectory() as name:
@@ -321,7 +321,7 @@ def test_any_raw_files(raw, cells, member, cut):
             add_member(folder / raw_layout.REPORTS, *member)
         if cut is not None:
             content = (folder / raw_layout.REPORTS).read_bytes()
-            (folder / raw_layout.REPORTS).write_bytes(content[: int(cut * len(content))])
+            (folder / raw_layout.REPORTS).write_bytes(content[: cut * len(content) // 100])
         check_build(folder)
 
 
