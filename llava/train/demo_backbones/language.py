@@ -115,9 +115,7 @@ def new_language_model(
         mask_token_id=tokenizer.mask_token_id,
         attention_mode="prefix",
     )
-    model = Qwen3ForMaskedDiffusion(config)
-    _start_as_identity(model)
-    return model
+    return Qwen3ForMaskedDiffusion(config)
 
 
 @torch.no_grad()
@@ -143,6 +141,7 @@ def pretrain_language(
     set_seed(seed)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
     model = new_language_model(tokenizer)
+    _start_as_identity(model)
     dataset = ReportDataset(
         [
             _with_notes(entry, random.Random(f"{seed}/{index}"))
