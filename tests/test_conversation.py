@@ -1,6 +1,7 @@
 """Messages as Qwen3 chat: what the model reads, and what of it is labelled."""
 
 import copy
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,14 @@ def test_any_text_is_tokenised_as_in_one_piece(qwen, question, report):
     question, report = f"<image>\n{question}?", f"{report}."
     expected = whole(qwen, chat(question, report.strip()))
     assert encode_conversation(turns(question, report), qwen).input_ids == expected
+
+
+def test_a_conversation_is_encoded_in_milliseconds(qwen):
+    encode_conversation(turns(QUESTION, REPORT), qwen)
+    begin = time.process_time()
+    for _ in range(50):
+        encode_conversation(turns(QUESTION, REPORT), qwen)
+    assert (time.process_time() - begin) / 50 < 0.01
 
 
 def test_the_labels_are_exactly_the_report_its_end_and_the_line_break(qwen):
