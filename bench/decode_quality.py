@@ -42,7 +42,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """A setting measured. passes: mean nfe of a report. seconds: of a report, in its batch."""
+    """A setting measured. passes: mean nfe of a report. seconds: of a report, in its batch.
+
+    drift: of a cache, from plain recompute on the first batch (`drift.measure_drift`).
+    """
 
     group: str
     name: str
@@ -54,6 +57,7 @@ class Point:
     passes_per_128: float
     seconds: float
     ended: float
+    drift: dict[str, float] | None = None
 
 
 def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
@@ -126,6 +130,7 @@ def measure(
     texts = [report.text for report in reports]
     passes = sum(report.nfe for report in reports) / len(reports)
     mode = writer.model.config.attention_mode
+    is_cache = "cache" in setting.changes
     return Point(
         group=setting.group,
         name=setting.name,
@@ -137,6 +142,7 @@ def measure(
         passes_per_128=passes * CANVAS / config.gen_length,
         seconds=seconds,
         ended=sum(report.ended for report in reports) / len(reports),
+        drift=asdict(writer.drift(requests[:batch_size], config)) if is_cache else None,
     )
 
 
@@ -193,6 +199,15 @@ def table(points: Sequence[Point], best: Point) -> str:
             f"{point.passes:.1f} | {point.passes_per_128:.1f} | {point.seconds:.2f} | "
             f"{point.ended:.0%} |"
         )
+    lines += [
+        "",
+        "| drift from plain recompute | logits, largest | mean | choices | tokens |",
+        "|---|---|---|---|---|",
+    ]
+    for point in points:
+        if point.drift is not None:
+            drift = " | ".join(f"{value:.4f}" for value in point.drift.values())
+            lines.append(f"| {point.name} | {drift} |")
     return "\n".join(lines)
 
 

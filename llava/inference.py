@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
@@ -20,6 +20,7 @@ from llava.diffusion.sampler import SamplingConfig
 from llava.infill import FillPlan, Template, plan_canvases
 from llava.mm_utils import load_image, picture_sizes, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
+from llava.model.language_model.drift import Drift, measure_drift
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,15 @@ class Report:
     given: list[bool] | None = None
 
 
+class _Inputs(NamedTuple):
+    """A batch as the model takes it: ids and mask (B, T), views of the images, pictures' sizes."""
+
+    ids: Tensor
+    mask: Tensor
+    images: Tensor | None
+    sizes: Tensor
+
+
 class ReportWriter:
     """A loaded model that writes reports; a report does not depend on its batch (fp32)."""
 
@@ -90,27 +100,38 @@ class ReportWriter:
         """
         if not requests:
             return []
+        inputs, plan = self._read(requests, sampling), self._plan(requests, sampling)
+        seeds = [requests[row].seed for row in plan.prompts]
+        decoded = self.model.decode_with_images(
+            inputs.ids,
+            inputs.mask,
+            inputs.images,
+            plan.sampling,
+            DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
+            inputs.sizes,
+            plan.scaffold,
+        )
+        return [self._report(decoded, row, plan) for row in plan.best(decoded)]
+
+    @torch.no_grad()
+    def drift(self, requests: Sequence[Request], sampling: SamplingConfig) -> Drift:
+        """How far the cache of `sampling` moves these reports from plain recompute."""
+        inputs = self._read(requests, sampling)
+        embeds, splice = self.model.embed_with_images(*inputs)
+        seeds = [request.seed for request in requests]
+        options = DecodeOptions(row_seeds=seeds)
+        return measure_drift(self.model, embeds, splice.attention_mask, sampling, options)
+
+    def _read(self, requests: Sequence[Request], sampling: SamplingConfig) -> _Inputs:
         opened = [[_open(image) for image in request.images] for request in requests]
         prompts = [self._encode(*pair, sampling) for pair in zip(requests, opened, strict=True)]
         pictures = [picture for each in opened for picture in each]
-        device = self.model.device
-        images = None
+        device, images = self.model.device, None
         if pictures:
             images = process_images(pictures, self.image_processor, self.model.image_layout)
             images = images.to(device, self.model.dtype)
         ids, mask = self._pad(prompts)
-        plan = self._plan(requests, sampling)
-        seeds = [requests[row].seed for row in plan.prompts]
-        decoded = self.model.decode_with_images(
-            ids.to(device),
-            mask.to(device),
-            images,
-            plan.sampling,
-            DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
-            picture_sizes(pictures),
-            plan.scaffold,
-        )
-        return [self._report(decoded, row, plan) for row in plan.best(decoded)]
+        return _Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
 
     def _plan(self, requests: Sequence[Request], sampling: SamplingConfig) -> FillPlan:
         config = self.model.config

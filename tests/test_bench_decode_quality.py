@@ -86,6 +86,9 @@ def test_a_run_on_phantoms_writes_every_point_and_a_picture(
     assert result["points"][0]["passes_per_128"] == 128
     assert result["n"] == 2
     assert not result["points"][-1]["exact"]
+    drifts = [point["drift"] for point in result["points"]]
+    assert drifts[0] == dict.fromkeys(drifts[0], 0.0)  # the reference is plain recompute
+    assert drifts[-1]["max_logit"] > 0
     assert (tmp_path / "out.png").stat().st_size > 10_000
 
 

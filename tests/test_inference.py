@@ -114,6 +114,15 @@ def test_each_report_is_sampled_by_its_own_seed(writer, requests):
     assert writer.write([seeded[2]], sampling)[0].token_ids == ids[2]
 
 
+def test_the_drift_of_a_cache_is_none_where_it_is_exact_and_seen_where_it_is_not(
+    either_mode, requests
+):
+    exact = either_mode.model.config.attention_mode == "prefix"
+    drift = either_mode.drift(requests, replace(SAMPLING, cache="prefix"))
+    assert (drift.max_logit < 1e-4) == exact
+    assert drift.tokens_changed == 0 or not exact
+
+
 def test_no_request_gives_no_report(writer):
     assert writer.write([], SAMPLING) == []
 

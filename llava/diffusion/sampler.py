@@ -64,27 +64,13 @@ def denoise(
     if scaffold is None:
         whole = Canvas.blank(config, seeds, mask_token_id, torch.device(device))
     else:
-        whole, forbidden = (
-            Canvas.partly_given(scaffold, config, seeds, mask_token_id),
-            scaffold.forbidden,
-        )
+        whole = Canvas.partly_given(scaffold, config, seeds, mask_token_id)
+        forbidden = scaffold.forbidden
     canvas = whole.select(whole.origin)
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
     history = [whole.tokens[None][:0]]
     for index in itertools.count():
-        before = canvas.end_position(ends) if config.skip_tail else None
-        block, window = canvas.current_window(before)
-        seen = (canvas.tokens, window, block)
-        checked, hidden_from = canvas.decided_in(block), None
-        if config.revoke is None or not bool(checked.any()):
-            logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
-        else:
-            logits, hidden_from = (part.float() for part in denoiser.verify(*seen, checked))
-        before_step = canvas.tokens
-        accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
-        if hidden_from is not None:
-            again = doubtful(hidden_from, before_step, checked, config.revoke, accepted)
-            canvas.revoke(again, mask_token_id)
+        accepted = _pass(denoiser, unconditional, canvas, config, ends, mask_token_id, forbidden)
         if options.on_step is not None:
             step = Step(index, canvas.origin, canvas.tokens, canvas.undecided, accepted)
             options.on_step(step)
@@ -103,6 +89,32 @@ def denoise(
     result = _result(whole, ends, pad_token_id, config)
     result.history = torch.cat(history) if options.keep_history else None
     return result
+
+
+def _pass(
+    denoiser: Denoiser,
+    unconditional: Denoiser | None,
+    canvas: Canvas,
+    config: SamplingConfig,
+    ends: Tensor,
+    mask_token_id: int,
+    forbidden: Tensor | None,
+) -> Tensor:
+    """Ask the model once, keep what is accepted, and under `revoke` take back what no longer fits.
+
+    Writes to the loop's own canvas. forbidden: (C, V) of a scaffold. Returns what was accepted
+    (B, R).
+    """
+    block, window = canvas.current_window(canvas.end_position(ends) if config.skip_tail else None)
+    seen, tokens = (canvas.tokens, window, block), canvas.tokens
+    checked = canvas.decided_in(block)
+    if config.revoke is None or not bool(checked.any()):
+        logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
+        return _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
+    logits, again = (part.float() for part in denoiser.verify(*seen, checked))
+    accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
+    canvas.revoke(doubtful(again, tokens, checked, config.revoke, accepted), mask_token_id)
+    return accepted
 
 
 def _guided_logits(
@@ -131,10 +143,9 @@ def _decide(
     mask_token_id: int,
     forbidden: Tensor | None,
 ) -> Tensor:
-    """One step: propose a token at every position of `window` (B, R), accept some of them.
+    """Propose a token at every position of `window` (B, R), accept some of them (B, R).
 
-    Writes to the loop's own canvas. block: (B,) the block each row is in. forbidden: (C, V)
-    of a scaffold. Returns what was accepted (B, R).
+    block: (B,) the block each row is in.
     """
     places = zip(canvas.seed.tolist(), canvas.nfe.tolist(), strict=True)
     seeds = [row_seed(config.seed, own, step) for own, step in places]
