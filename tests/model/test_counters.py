@@ -85,7 +85,11 @@ def test_the_counters_are_what_the_modules_saw(either_mode, inputs, settings):
     assert work.head_rows == head.rows
     assert (work.layer_rows, work.key_rows, work.value_rows) == (mlp.rows, key.rows, value.rows)
     assert work.token_forwards == first.rows
-    assert work.passes == head.calls + work.prefill_calls
+    if str(settings.get("cache")).startswith("block"):
+        # Rows that begin a block and rows within one are two passes of the same step.
+        assert work.passes == first.calls >= head.calls + work.prefill_calls
+    else:
+        assert work.passes == head.calls + work.prefill_calls
 
 
 @pytest.mark.parametrize(("cfg_scale", "prefills"), [(0.0, 1), (1.0, 2)])
