@@ -14,7 +14,8 @@ from transformers.models.qwen3.modeling_qwen3 import rotate_half
 KeyValue = tuple[Tensor, Tensor]
 
 SHORT = 512
-"""Keys up to which attention is written out when training on a CPU."""
+"""Keys up to which attention is written out when training on a CPU: a bound on memory, set by hand;
+only the demo's lengths, below 200, were timed."""
 
 
 def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> KeyValue:
@@ -79,8 +80,9 @@ def plain_or_fused(
 ) -> Tensor:
     """Attention of (n, heads, L, head_dim) over (n, heads, S, head_dim), mask over S as bool.
 
-    torch's fused kernel, but not where a CPU trains on short sequences: its backward pass takes
-    several times as long there as the two products written out (`bench/step_variants.py`).
+    torch's fused kernel, but where a CPU trains on short sequences the two products written out:
+    the kernel's backward pass in bf16 was what the demo's steps waited for. In fp32 neither side
+    was seen to be faster.
     """
     if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[2] > SHORT:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)

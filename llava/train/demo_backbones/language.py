@@ -120,7 +120,7 @@ def new_language_model(
 
 @torch.no_grad()
 def _start_as_identity(model: Qwen3ForMaskedDiffusion) -> None:
-    """Layers that add nothing yet, and embeddings of unit length: learns in half the steps.
+    """Layers that add nothing yet, and embeddings of unit length: fewer steps to learn to write.
 
     Transformers' own start (std 0.02) drowns the embeddings of so narrow a model in its layers.
     """

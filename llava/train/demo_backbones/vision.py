@@ -33,7 +33,7 @@ class SentenceContrast(nn.Module):
 
     The last layer and the pooling head see KEPT_TOKENS of the penultimate layer's tokens, drawn
     anew for every image, so that each token carries the whole image: the language model reads that
-    layer, and a small one learns from such tokens in a third of the steps.
+    layer, and need not learn first which of its tokens to look at.
     """
 
     def __init__(self, siglip: SiglipModel) -> None:
@@ -107,7 +107,7 @@ def pretrain_vision(
     processor = new_image_processor()
     tokenizer = train_tokenizer(tokenizer_texts(entries))
     model = new_vision_model(len(tokenizer))
-    model.set_attn_implementation("eager")  # faster than CPU kernels at 64 tokens
+    model.set_attn_implementation("eager")  # 64 tokens: short enough to write out
 
     def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         return contrast_batch(samples, tokenizer)
