@@ -2,47 +2,22 @@
 
 import pytest
 import torch
+from tiny_language import MASK, build, ragged_prompts
 from torch.nn import functional as F
 
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
 from llava.model.flops import decoding_flops
 from llava.model.language_model.attention import attend_to, keys_values
-from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.drift import measure_drift
-from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
-PAD, END, MASK = 60, 61, 62
 APPROXIMATE = ["block_prefix", "block_dual", "interval"]
 MODES = ["full", "prefix"]
 
 
-def build(attention_mode, layers=3):
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        mask_token_id=MASK,
-        attention_mode=attention_mode,
-    )
-    return Qwen3ForMaskedDiffusion(config).eval()
-
-
 @pytest.fixture
 def prompts():
-    """Three ragged prompts: ids and mask."""
-    ids = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(1))
-    mask = (torch.arange(9) < torch.tensor([[9], [4], [6]])).long()
-    return ids, mask
+    return ragged_prompts()
 
 
 def decode(model, prompts, cache, **settings):

@@ -2,41 +2,17 @@
 
 import pytest
 import torch
+from tiny_language import MASK, build, ragged_prompts
 
 from llava.diffusion.acceptance import doubtful
 from llava.diffusion.result import Counters, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
 from llava.model.language_model.attention import layer_pass
-from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
-
-END, MASK = 61, 62
-
-
-def build(mode, layers=3):
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        pad_token_id=60,
-        eos_token_id=END,
-        mask_token_id=MASK,
-        attention_mode=mode,
-    )
-    return Qwen3ForMaskedDiffusion(config).eval()
 
 
 @pytest.fixture
 def prompts():
-    ids = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(1))
-    return ids, (torch.arange(9) < torch.tensor([[9], [4], [6]])).long()
+    return ragged_prompts()
 
 
 @pytest.fixture

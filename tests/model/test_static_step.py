@@ -2,41 +2,18 @@
 
 import pytest
 import torch
+from tiny_language import MASK, build
 
 from llava.diffusion.infill import CanvasRow, Scaffold
 from llava.diffusion.sampler import SamplingConfig
 from llava.model.language_model import static_step
-from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
-
-END, MASK = 61, 62
-
-
-def build(layers=2):
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        pad_token_id=60,
-        eos_token_id=END,
-        mask_token_id=MASK,
-        attention_mode="prefix",
-    )
-    return Qwen3ForMaskedDiffusion(config).eval()
 
 
 @pytest.fixture
 def model(monkeypatch):
     """Its steps are run as they are: the shapes and the bookkeeping are what is looked at."""
     monkeypatch.setattr(static_step, "compiled", lambda function: function)
-    return build()
+    return build("prefix", layers=2, positions=256)
 
 
 @pytest.fixture
@@ -74,7 +51,7 @@ def test_a_step_is_one_graph_for_the_compiler(prompts, monkeypatch):
         return torch.compile(function, fullgraph=True, dynamic=False, backend="eager")
 
     monkeypatch.setattr(static_step, "compiled", trace)
-    model = build(layers=1)
+    model = build("prefix", layers=1, positions=256)
     eager = model.generate(*prompts, gen_length=8, steps=4)
     static = model.generate(*prompts, gen_length=8, steps=4, step="compile")
     assert len(traced) == 1
