@@ -150,13 +150,17 @@ class SamplingConfig:
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "SamplingConfig":
         """Build from user settings; an unknown key raises ValueError with the nearest known one."""
-        known = [field.name for field in fields(cls)]
-        for key in settings:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-                raise ValueError(f"unknown generation setting {key!r}={settings[key]!r}; {hint}")
+        check_keys("generation setting", settings, [field.name for field in fields(cls)])
         return cls(**settings)
+
+
+def check_keys(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """ValueError on the first key of `given` that is not `known`, naming the nearest known one."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown {what} {key!r}={given[key]!r}; {hint}")
 
 
 def _check_not_negative(name: str, value: float, remedy: str) -> None:

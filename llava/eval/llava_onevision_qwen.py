@@ -8,7 +8,6 @@ keywords and go through `SamplingConfig`, which refuses what it does not know.
 """
 
 import atexit
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -66,12 +65,9 @@ class ModelArguments:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelArguments":
         """Raises ValueError on an unknown key (with the nearest known one) or a bad batch size."""
-        known = [field.name for field in fields(cls)]
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-                raise ValueError(f"unknown model argument {key!r}={given[key]!r}; {hint}")
+        from llava.diffusion.config import check_keys
+
+        check_keys("model argument", given, [field.name for field in fields(cls)])
         if "pretrained" not in given:
             raise ValueError("--model_args lacks pretrained=FOLDER, the checkpoint to evaluate")
         batch_size = str(given.get("batch_size", 1))
