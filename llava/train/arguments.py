@@ -89,7 +89,9 @@ class RunArguments:
     mm_vision_tower_lr: float = option(0.0, "learning rate of the tower (0: learning_rate)")
     mm_projector_lr: float = option(0.0, "learning rate of the projector (0: learning_rate)")
     muon_lr: float = option(
-        0.0, "learning rate of Muon for the matrices of layers and projector (0: AdamW for all)"
+        0.0,
+        "learning rate of Muon for the matrices of layers and projector (0: AdamW for all); a part "
+        "with a rate of its own gets the same multiple of it",
     )
     lora_rank: int = option(
         0, "train the language model by LoRA adapters of this rank (0: in full)"
@@ -247,6 +249,10 @@ def check_training(run: RunArguments, training: TrainingArguments) -> None:
     if run.pad_to_multiple_of < 1:
         raise ValueError(f"--pad_to_multiple_of={run.pad_to_multiple_of} is not positive; try 64")
     _check_noise_levels(run)
+    if run.muon_lr > 0 and training.learning_rate <= 0:
+        raise ValueError(
+            "--muon_lr is shared out by multiples of --learning_rate: give one above 0"
+        )
     if training.n_gpu > 1:
         raise ValueError(
             f"{training.n_gpu} GPUs and one process: start one process per GPU, as the scripts in "

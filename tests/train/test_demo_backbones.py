@@ -42,3 +42,10 @@ def test_noise_levels_are_leaned_only_when_stratified_and_by_a_positive_power(po
         check_training(
             RunArguments(t_power=power, stratified_t=stratified), TrainingArguments(use_cpu=True)
         )
+
+
+def test_muon_needs_a_learning_rate_to_be_a_multiple_of():
+    with pytest.raises(ValueError, match="muon_lr"):
+        check_training(
+            RunArguments(muon_lr=1e-3), TrainingArguments(use_cpu=True, learning_rate=0.0)
+        )

@@ -162,7 +162,7 @@ OTHER_ORDER = 0.1
 
 
 def write_report(findings: tuple[Finding, ...], portable: bool, rng: Generator) -> str:
-    """2 to 6 sentences: every finding, what is absent, never more than 48 words."""
+    """2 to 6 sentences: every finding, what is absent as far as MAX_WORDS allows."""
     names = {finding.name for finding in findings}
     first = [_pick(VIEWS["portable" if portable else "frontal"], rng)] * (rng.random() < 0.25)
     if names == {"normal"}:
