@@ -7,7 +7,6 @@ Everything that can be checked without opening an image is checked here, before 
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 from llava.data.json_stream import read_list
 from llava.data.records import human_turn
 from llava.data.study_views import role_of
+from llava.spelling import hint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
 _KEYS = ("id", "image", "view_position", "study_id", *CLINICAL_FIELDS)
@@ -125,9 +125,7 @@ def _prompt(raw: Mapping[str, Any], images: list[str], where: str) -> str:
     """The human turn for an entry that lists its context by field."""
     for key in raw:
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_KEYS)}"
-            raise ValueError(f"{where}: unknown field {key!r}; {hint}")
+            raise ValueError(f"{where}: unknown field {key!r}; {hint(key, _KEYS)}")
     context = {name: raw[name] for name in CLINICAL_FIELDS if raw.get(name) is not None}
     if wrong := [name for name, text in context.items() if not isinstance(text, str)]:
         raise ValueError(f"{where}, field {wrong[0]!r}: {context[wrong[0]]!r} is not text")

@@ -25,6 +25,7 @@ LAYERS = {
     "llava.image_layout": 1,
     "llava.report_log": 1,
     "llava.pictures": 1,
+    "llava.spelling": 1,
     "llava.diffusion*": 1,
     "llava.model.language_model.configuration_qwen": 1,
     "llava.model.projector": 1,

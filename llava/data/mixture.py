@@ -8,7 +8,6 @@
 `entries.load_entries` reads the files; training and evaluation take the same YAML.
 """
 
-import difflib
 import math
 import random
 import re
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from llava.spelling import hint
 
 _SUFFIXES = (".yaml", ".yml")
 _TOP_KEYS = ("datasets", "seed")
@@ -136,9 +137,7 @@ def _part(item: Any, path: Path, where: str, seed: int) -> Part:
 def _check_keys(item: dict[Any, Any], known: Sequence[str], where: str) -> None:
     for key in item:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{where}: unknown key {key!r}; {hint}known: {', '.join(known)}")
+            raise ValueError(f"{where}: unknown key {key!r}; {hint(key, known)}")
 
 
 def _shuffled(count: int, seed: str) -> list[int]:

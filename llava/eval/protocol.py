@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.launch import TASKS_FOLDER
+from llava.spelling import hint
 
 NOT_STATED = "not stated"
 SPLITS = ("train", "val", "test")
@@ -104,9 +105,7 @@ def _part(
     part = metadata.get(name) or {}
     for key, value in part.items():
         if key not in known:
-            raise ValueError(
-                f"{path}, metadata.{name}: unknown key {key!r}; known: {', '.join(known)}"
-            )
+            raise ValueError(f"{path}, metadata.{name}: unknown key {key!r}; {hint(key, known)}")
         if not isinstance(value, str):
             raise ValueError(f"{path}, metadata.{name}.{key} is {value!r}; it must be text")
     return part

@@ -11,6 +11,8 @@ import os
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from llava.spelling import nearest
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -278,8 +280,6 @@ def tunable_parts(model: ModelArguments) -> list[str]:
 
 
 def _unknown_option(word: str, *parsers: argparse.ArgumentParser) -> str:
-    import difflib
-
     known = [option for p in parsers for action in p._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.split("=")[0], known, n=1)
-    return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "")
+    near = nearest(word.split("=")[0], known)
+    return f"unknown option {word}; " + (f"did you mean {near}?" if near else "--help lists them")

@@ -58,17 +58,15 @@ def train(arguments: Arguments) -> int:
 
     Raises ValueError or FileNotFoundError for what the user can mend, SharedError likewise.
     """
-    import torch
     from transformers import set_seed
 
-    from llava.train import processes
+    from llava.train import denormals, processes
     from llava.train.guard import StopRequest
     from llava.train.run_folder import finish_run, note_interruption, open_run
 
-    with StopRequest() as stop:
+    with StopRequest() as stop, denormals.flushed():
         resume = open_run(arguments)
         set_seed(arguments.training.seed)
-        torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
         with processes.whole_weights(arguments.training):
             loaded = build_model(arguments)
         trainer = build_trainer(arguments, loaded, stop)

@@ -36,7 +36,10 @@ def test_what_a_yaml_states_is_not_said_of_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metadata: {data: {path: x}}", "metadata.data: unknown key 'path'; known: data_path"),
+        (
+            "metadata: {data: {path: x}}",
+            "unknown key 'path'; did you mean 'data_path'",
+        ),
         ("metadata: {protocol: {split: 3}}", "metadata.protocol.split is 3; it must be text"),
         ("a: [", "is not YAML"),
     ],

@@ -29,6 +29,7 @@ def command(backbones, dataset, output, *more):
 
 @pytest.fixture(scope="module")
 def stage1(tmp_path_factory, tiny_backbones, tiny_dataset) -> Path:
+    torch.set_flush_denormal(False)
     output = tmp_path_factory.mktemp("run") / "stage1"
     assert main(command(tiny_backbones, tiny_dataset, output)) == 0
     return output
@@ -49,6 +50,10 @@ def test_stage_1_saves_the_projector_only_and_trains_it(stage1, tiny_backbones):
     fresh = build_from_backbones(*tiny_backbones).model.mm_projector.state_dict()
     assert state.keys() == fresh.keys()
     assert all(state[key].shape == fresh[key].shape for key in fresh)
+
+
+def test_a_run_leaves_the_arithmetic_of_its_process_as_it_was(stage1):
+    assert torch.tensor(1e-40, dtype=torch.float64).float() * 1.0 != 0
 
 
 def test_stage_2_starts_from_the_projector_of_stage_1_and_trains_all_three_parts(
