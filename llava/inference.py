@@ -59,7 +59,7 @@ class Report:
     given: list[bool] | None = None
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     """A batch as the model takes it: ids and mask (B, T), views of the images, pictures' sizes."""
 
     ids: Tensor
@@ -72,6 +72,7 @@ class ReportWriter:
     """A loaded model that writes reports; a report does not depend on its batch (fp32)."""
 
     def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
         self.tokenizer, self.model, self.image_processor, self.context_len = loaded
 
     @classmethod
@@ -100,7 +101,7 @@ class ReportWriter:
         """
         if not requests:
             return []
-        inputs, plan = self._read(requests, sampling), self._plan(requests, sampling)
+        inputs, plan = self.read(requests, sampling), self._plan(requests, sampling)
         seeds = [requests[row].seed for row in plan.prompts]
         decoded = self.model.decode_with_images(
             inputs.ids,
@@ -116,13 +117,14 @@ class ReportWriter:
     @torch.no_grad()
     def drift(self, requests: Sequence[Request], sampling: SamplingConfig) -> Drift:
         """How far the cache of `sampling` moves these reports from plain recompute."""
-        inputs = self._read(requests, sampling)
+        inputs = self.read(requests, sampling)
         embeds, splice = self.model.embed_with_images(*inputs)
         seeds = [request.seed for request in requests]
         options = DecodeOptions(row_seeds=seeds)
         return measure_drift(self.model, embeds, splice.attention_mask, sampling, options)
 
-    def _read(self, requests: Sequence[Request], sampling: SamplingConfig) -> _Inputs:
+    def read(self, requests: Sequence[Request], sampling: SamplingConfig) -> Inputs:
+        """Images and prompts as the model takes them; ValueError for what does not fit it."""
         opened = [[_open(image) for image in request.images] for request in requests]
         prompts = [self._encode(*pair, sampling) for pair in zip(requests, opened, strict=True)]
         pictures = [picture for each in opened for picture in each]
@@ -130,8 +132,8 @@ class ReportWriter:
         if pictures:
             images = process_images(pictures, self.image_processor, self.model.image_layout)
             images = images.to(device, self.model.dtype)
-        ids, mask = self._pad(prompts)
-        return _Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
+        ids, mask = self.pad(prompts)
+        return Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
 
     def _plan(self, requests: Sequence[Request], sampling: SamplingConfig) -> FillPlan:
         config = self.model.config
@@ -160,7 +162,8 @@ class ReportWriter:
             )
         return ids
 
-    def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, (B, T) each, right-padded."""
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)

@@ -41,6 +41,8 @@ QWEN_SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Qwen's tokenizer cuts text before merging (tokenizer.json, pre_tokenizer)."""
+PRETRAINING_FILE = "pretraining.json"
+"""How a stand-in was trained, for whoever trains another on the same budget."""
 
 
 class MostlyHidden(nn.Module):
@@ -119,7 +121,7 @@ def new_language_model(
 
 
 @torch.no_grad()
-def _start_as_identity(model: Qwen3ForMaskedDiffusion) -> None:
+def start_as_identity(model: Qwen3ForMaskedDiffusion) -> None:
     """Layers that add nothing yet, and embeddings of unit length: fewer steps to learn to write.
 
     Transformers' own start (std 0.02) drowns the embeddings of so narrow a model in its layers.
@@ -141,8 +143,21 @@ def pretrain_language(
     set_seed(seed)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
     model = new_language_model(tokenizer)
-    _start_as_identity(model)
-    dataset = ReportDataset(
+    start_as_identity(model)
+    model.config.loss_weighting = "uniform"
+    dataset = notes_dataset(entries, tokenizer, seed)
+    collator = Collator(tokenizer.pad_token_id)
+    fit_language(MostlyHidden(model), dataset, collator, output, epochs, seed, bf16)
+    save_language_model(model, tokenizer, output)
+    made = {"samples": len(entries), "epochs": epochs, "seed": seed}
+    (output / PRETRAINING_FILE).write_text(json.dumps(made) + "\n", encoding="utf-8")
+
+
+def notes_dataset(
+    entries: Sequence[Entry], tokenizer: PreTrainedTokenizerBase, seed: int
+) -> ReportDataset:
+    """Prompts with notes in place of images, and the reports, their canvas filled."""
+    return ReportDataset(
         [
             _with_notes(entry, random.Random(f"{seed}/{index}"))
             for index, entry in enumerate(entries)
@@ -152,15 +167,25 @@ def pretrain_language(
         layout=None,
         fill=AnswerFill("canvas", CANVAS, seed),
     )
-    collator = Collator(tokenizer.pad_token_id)
+
+
+def fit_language(
+    module: nn.Module,
+    dataset: Sequence[dict[str, Any]],
+    collator: Collator,
+    output: Path,
+    epochs: float,
+    seed: int,
+    bf16: bool,
+) -> None:
+    """Train a language model; its forward takes input_ids, attention_mask and labels."""
 
     def collate(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collator(samples)
         return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
-    model.config.loss_weighting = "uniform"
     fit(
-        MostlyHidden(model),
+        module,
         dataset,
         collate,
         output,
@@ -171,7 +196,6 @@ def pretrain_language(
         seed=seed,
         bf16=bf16,
     )
-    save_language_model(model, tokenizer, output)
 
 
 def save_language_model(
