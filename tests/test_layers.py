@@ -65,7 +65,7 @@ LAYERS = {
     "llava.eval.clinical": 2,
     "llava.eval.compare": 2,
     "llava.eval.denial": 2,
-    "llava.eval.external": 2,
+    "llava.eval.external*": 2,
     "llava.eval.health": 2,
     "llava.eval.java": 2,
     "llava.eval.labeler*": 2,

@@ -5,7 +5,8 @@
 Nothing is skipped: what is wrong with one entry is an error that names it.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.conversation import check_messages
 from llava.data.json_stream import read_list
+
+_STUDY = re.compile(r"(?:^|/)p\d+/(s\d+)/")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) ->
         source=str(path),
         study_id=str(raw.get("study_id", "")),
     )
+
+
+def study_in_path(images: Sequence[str]) -> str:
+    """The study that MIMIC-CXR's layout names: p10/p10000032/s50414267/...; empty without one."""
+    found = _STUDY.search(images[0]) if images else None
+    return found[1] if found else ""
 
 
 def _images(given: object, where: str) -> list[str]:

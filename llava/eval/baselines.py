@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from llava.eval.labeler import label_report
 
+BASELINES_FOLDER = "baselines"
+"""In the folder of a run; each has its own in it."""
 NORMAL, NEAREST, BLANK = "normal", "nearest", "blank"
 BASELINES = (NORMAL, NEAREST, BLANK)
 NAMES = {
@@ -23,6 +26,11 @@ NAMES = {
 }
 
 _ROWS = 256
+
+
+def baseline_folder(run_folder: Path, name: str) -> Path:
+    """Where a run keeps the predictions of one of BASELINES."""
+    return run_folder / BASELINES_FOLDER / name
 
 
 def most_frequent_normal(reports: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llava.eval.baselines import BASELINES, NAMES
 from llava.eval.documents import Document
 from llava.eval.launch import LOG_FILE, PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
 from llava.eval.predictions import (
@@ -33,10 +34,31 @@ class EvaluationError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One set of predictions, the run's or a baseline's.
+
+    external: metric -> `ExternalScore.to_results`. unavailable: metric -> reason and remedy.
+    """
+
+    scored: Scored
+    health: Nested
+    external: Nested
+    unavailable: dict[str, str]
+
+    def values(self) -> Nested:
+        """The entry of a baseline in results.json."""
+        scored = self.scored
+        counts = {"n": scored.n, "n_empty": scored.n_empty}
+        values = {**scored.metrics, **scored.clinical, "health": self.health}
+        return {**values, "external": self.external, "intervals": scored.intervals, **counts}
+
+
+@dataclass(frozen=True)
 class Results:
     """The content of results.json.
 
-    metrics, clinical, intervals: as in `scoring.Scored`. health: as in `health.Health`.
+    metrics, clinical, intervals: as in `scoring.Scored`, intervals of `health` among them.
+    health: as in `health.Health`. external: metrics of others, each with its own intervals.
     baselines: name -> the same values under the same paths, and `intervals`.
     unavailable: metric -> reason and remedy. protocol: all one needs to compare with others.
     """
@@ -44,6 +66,7 @@ class Results:
     metrics: Nested
     clinical: Nested
     health: Nested
+    external: Nested
     intervals: Nested
     baselines: dict[str, Nested]
     unavailable: dict[str, str]
@@ -58,33 +81,58 @@ class Results:
 
     def table(self) -> str:
         """Run, interval and baselines, side by side."""
-        columns = [{**self.metrics, **self.clinical}, *self.baselines.values()]
-        names = ["run", "95 % interval", *(name.split()[-1] for name in self.baselines)]
-        paths = [f"{protocol}/{name}" for protocol, part in self.metrics.items() for name in part]
-        paths += [f"{policy}/{path}" for policy in self.clinical for path in _SHOWN_CLINICAL]
-        rows = [f"{'':24}{names[0]:>8}   {names[1]:16}" + "".join(f"{n:>9}" for n in names[2:])]
+        paths = self._paths()
+        width = max(map(len, paths)) + 1
+        names = [short for short in BASELINES if NAMES[short] in self.baselines]
+        columns = [_column(asdict(self), self.metrics, self.clinical)]
+        columns += [_column(part, part) for part in (self.baselines[NAMES[n]] for n in names)]
+        heads = "".join(f"{name:>9}" for name in names)
+        rows = [f"{'':{width}}{'run':>8}   {'95 % interval':18}{heads}".rstrip()]
         for path in paths:
-            low, high = look_up(self.intervals, path)
-            first, *others = (look_up(column, path) for column in columns)
-            rows.append(
-                f"{path:24}{first:8.4f}   {f'{low:.4f} - {high:.4f}':16}"
-                + "".join(f"{value:9.4f}" for value in others)
-            )
-        rows += [f"{name:24}unavailable: {why}" for name, why in self.unavailable.items()]
+            low, high = _look_up(columns[0]["intervals"], path)
+            first, *others = (_look_up(column, path) for column in columns)
+            bounds = f"{_shown(low, first)} - {_shown(high, first)}"
+            cells = "".join(f"{_shown(value):>9}" for value in others)
+            rows.append(f"{path:{width}}{_shown(first):>8}   {bounds:18}{cells}".rstrip())
+        rows += [f"{name:{width}}unavailable: {why}" for name, why in self.unavailable.items()]
         rows.append(f"{self.n} samples of {self.n_studies} studies, {self.n_empty} empty")
         return "\n".join(rows)
 
+    def _paths(self) -> list[str]:
+        """What the table shows; results.json has more."""
+        paths = [f"{protocol}/{name}" for protocol, part in self.metrics.items() for name in part]
+        paths += [f"{policy}/{path}" for policy in self.clinical for path in _SHOWN_CLINICAL]
+        paths += [f"health/{name}" for name in self.intervals.get("health", {})]
+        for metric, score in self.external.items():
+            nested = any(isinstance(value, dict) for value in score["values"].values())
+            shown = [f"{p}/{q}" for p in score["values"] for q in _SHOWN_CLINICAL]
+            paths += [f"{metric}/{path}" for path in (shown if nested else score["values"])]
+        return paths
 
-def baseline_values(scored: Scored) -> Nested:
-    """The entry of a baseline in results.json."""
-    counts = {"n": scored.n, "n_empty": scored.n_empty}
-    return {**scored.metrics, **scored.clinical, "intervals": scored.intervals, **counts}
+
+def _shown(value: float | None, like: float = 0.0) -> str:
+    """A count, or one end of the interval of a count (`like`), without decimals."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if isinstance(value, int) or isinstance(like, int) else f"{value:.4f}"
 
 
-def look_up(values: Mapping[str, Any], path: str) -> Any:
+def _look_up(values: Mapping[str, Any], path: str) -> Any:
+    """None where the path leads nowhere."""
+    found: Any = values
     for name in path.split("/"):
-        values = values[name]
-    return values
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _column(results: Mapping[str, Any], *parts: Nested) -> Nested:
+    """Every value of a run or of a baseline by the paths of the table, `intervals` likewise."""
+    external = results["external"]
+    values = {metric: score["values"] for metric, score in external.items()}
+    ranges = {metric: score["intervals"] for metric, score in external.items()}
+    merged = {name: value for part in parts for name, value in part.items()}
+    intervals = {**results["intervals"], **ranges}
+    return {**merged, "health": results["health"], **values, "intervals": intervals}
 
 
 def collect(folder: Path, documents: Sequence[Document], failure: str | None) -> list[Prediction]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llava.eval.predictions import Prediction
-    from llava.eval.significance import Difference
+    from llava.eval.significance import Additive, Difference
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"a: {arguments.run_a}\nb: {arguments.run_b}\n\n{table(found, arguments.all)}")
+    least = 1 / (1 + arguments.resamples)
+    print(f"\np from {arguments.resamples} random swaps: {least:.4f} is the least it can be")
     if arguments.output:
         content = {path: asdict(difference) for path, difference in found.items()}
         arguments.output.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -38,16 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compare_runs(run_a: Path, run_b: Path, resamples: int) -> dict[str, Difference]:
     """By path of the metric. Raises ValueError unless both predict the same samples."""
     from llava.eval.predictions import read_predictions
-    from llava.eval.scoring import statistics
     from llava.eval.significance import compare_metrics
 
     if resamples < 1:
         raise ValueError(f"--resamples={resamples} is not positive; 1000 is usual")
     a, b = read_predictions(run_a), read_predictions(run_b)
     b = _matched(a, b, f"{run_b} against {run_a}")
-    found = [statistics(side, _show) for side in (a, b)]
     studies = [prediction.study_id for prediction in a]
-    return compare_metrics(found[0].metrics, found[1].metrics, studies, resamples)
+    found = [_metrics(run, side) for run, side in ((run_a, a), (run_b, b))]
+    return compare_metrics(*found, studies, resamples)
 
 
 def table(found: Mapping[str, Difference], everything: bool = True) -> str:
@@ -62,6 +63,27 @@ def table(found: Mapping[str, Difference], everything: bool = True) -> str:
                 f"{difference.p_value:.4f}"
             )
     return "\n".join(rows)
+
+
+def _metrics(run: Path, predictions: Sequence[Prediction]) -> dict[str, Additive]:
+    """By path; without the health of the references, which two runs share. Metrics of others
+    where they were scored report by report."""
+    from llava.eval.external_scores import read_scores
+    from llava.eval.health import health_metrics
+    from llava.eval.scoring import statistics
+    from llava.eval.significance import mean_of_scored
+
+    sound = health_metrics(predictions).items()
+    texts = {f"health/{name}": metric for name, metric in sound if "reference" not in name}
+    others = read_scores(run if run.is_dir() else run.parent, predictions)
+    for why in others.unusable.values():
+        print(f"warning: {why}", file=sys.stderr)
+    external = {
+        f"external/{metric}": mean_of_scored([score.per_sample.get(p.id) for p in predictions])
+        for metric, score in others.scores.items()
+        if score.per_sample
+    }
+    return {**statistics(predictions, _show).metrics, **texts, **external}
 
 
 def _matched(a: Sequence[Prediction], b: Sequence[Prediction], where: str) -> list[Prediction]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 DOCUMENTS_FILE = "documents.jsonl"
 """The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
-
-_MIMIC_STUDY = re.compile(r"(?:^|/)p\d+/(s\d+)/")
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ def write_documents(documents: Sequence[Document], folder: Path) -> Path:
 
 
 def _document(entry: Entry) -> Document:
+    from llava.data.entry import study_in_path
     from llava.mm_utils import resolve_image_path
 
     if len(entry.messages) != 2:
@@ -107,13 +105,8 @@ def _document(entry: Entry) -> Document:
         reference=answer,
         listed_images=entry.images,
         image_folder=str(Path(entry.image_folder).resolve()),
-        study_id=entry.study_id or _study_in_path(entry.images) or entry.id,
+        study_id=entry.study_id or study_in_path(entry.images) or entry.id,
     )
-
-
-def _study_in_path(images: Sequence[str]) -> str | None:
-    found = _MIMIC_STUDY.search(images[0]) if images else None
-    return found.group(1) if found else None
 
 
 def _digest(path: str) -> str:

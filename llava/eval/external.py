@@ -3,6 +3,7 @@
     python -m llava.eval.external --metric radgraph --predictions exp/run
 
     predictions.jsonl -> the metric's own package -> external_METRIC.json beside the predictions
+                                                     (`external_scores`, for the page and the table)
 
 Each metric is one small adapter below; its package is imported when asked for. Nothing here needs
 torch or transformers, so that a package with other versions of them runs in an environment of its
@@ -17,36 +18,21 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llava.eval.external_scores import METRICS, ExternalScore, digest, write_score
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+
+if TYPE_CHECKING:
+    from llava.eval.significance import Additive
 
 
 class UnavailableError(RuntimeError):
     """The metric cannot run here; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class ExternalScore:
-    """What one metric says about a run.
-
-    values: in the metric's own names. per_sample: id -> value, of the metric's main value; empty
-    where it has none per report. n_scored: reports that `values` covers, of `n`; `note` says how
-    the `n_empty` predictions without text were counted, and which way is better.
-    """
-
-    metric: str
-    package: str
-    note: str
-    n: int
-    n_empty: int
-    n_scored: int
-    values: dict[str, Any]
-    per_sample: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -60,13 +46,13 @@ class Adapter:
 
 
 def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
-    """Run one of METRICS.
+    """Run one of METRICS, with its 95 % intervals.
 
     Raises ValueError on an unknown metric and UnavailableError when it cannot run here.
     """
-    if metric not in METRICS:
+    if metric not in ADAPTERS:
         raise ValueError(f"metric={metric!r} is unknown; choose one of {', '.join(METRICS)}")
-    adapter = METRICS[metric]
+    adapter = ADAPTERS[metric]
     try:
         module = import_module(adapter.module)
     except ImportError as error:
@@ -74,16 +60,7 @@ def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
             f"{metric} is unavailable: {error}. Install it (pip install {adapter.package}), in an "
             "environment of its own where its versions clash with this one's"
         ) from error
-    result = adapter.run(module, predictions)
-    _check_finite(metric, result.values)
-    return result
-
-
-def read_scores(folder: Path) -> dict[str, ExternalScore]:
-    """Metric -> what was written for the run in this folder; empty without any."""
-    files = (folder / _file_name(metric) for metric in METRICS)
-    found = (json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file())
-    return {score["metric"]: ExternalScore(**score) for score in found}
+    return adapter.run(module, predictions)
 
 
 def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
@@ -92,6 +69,7 @@ def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
     from llava.eval.clinical import POLICIES, agreement
     from llava.eval.labeler import FINDINGS, UNCERTAIN
+    from llava.eval.scoring import clinical_metrics
 
     labeler = _load("chexbert", module.F1CheXbert)
     if tuple(labeler.target_names) != FINDINGS:
@@ -106,32 +84,38 @@ def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
     references = [labels(p.reference) for p in predictions]
     generated = [labels(p.prediction) for p in predictions]
-    values = {}
+    values, drawn = {}, {}
     for policy in POLICIES:
         counted = {1, UNCERTAIN} if policy == "as_positive" else {1}
-        tables = (
+        tables = [
             np.array([[value in counted for value in row] for row in side], dtype=bool)
             for side in (references, generated)
-        )
+        ]
         values[policy] = agreement(*tables, policy, labeler="CheXbert (f1chexbert)").to_dict()
+        drawn |= {f"{policy}/{path}": m for path, m in clinical_metrics(*tables).items()}
     note = "higher is better; an empty prediction states nothing and is counted"
-    return _result("chexbert", note, predictions, predictions, values)
+    return _result("chexbert", note, predictions, predictions, values, drawn)
 
 
 def _radgraph(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """RadGraph F1 of the original model; the main value is `partial`, entities with relations."""
+    from llava.eval.significance import mean_of
+
     scorer = _load("radgraph", module.F1RadGraph, reward_level="all", model_type="radgraph")
     references = [p.reference.strip() for p in predictions]
     generated = [p.prediction.strip() for p in predictions]
     means, rewards, *_ = scorer(refs=references, hyps=generated)
     names = ("simple", "partial", "complete")
     values = {name: float(mean) for name, mean in zip(names, means, strict=True)}
+    drawn = {name: mean_of(of_each) for name, of_each in zip(names, rewards, strict=True)}
     note = "higher is better; model radgraph; an empty prediction or reference scores 0"
-    return _result("radgraph", note, predictions, predictions, values, rewards[1])
+    return _result("radgraph", note, predictions, predictions, values, drawn, rewards[1])
 
 
 def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """RadCliQ-v1 as the mean over reports; the package's own aggregate is 1 over that mean."""
+    from llava.eval.significance import mean_of
+
     # radeval 2.2.1 imports parts of itself by an older spelling of its name
     sys.modules.setdefault("RadEval", module)
     scorer = _load("radcliq", module.RadEval, metrics=["radcliq"], per_sample=True)
@@ -141,13 +125,13 @@ def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     found = scorer(refs=[p.reference for p in scored], hyps=[p.prediction for p in scored])
     values = [float(value) for value in found["radcliq_v1"]]
     note = "LOWER is better; empty predictions have no RadCliQ and are left out of the mean"
-    mean = {"radcliq_v1": sum(values) / len(values)}
-    return _result("radcliq", note, predictions, scored, mean, values)
+    mean, drawn = {"radcliq_v1": sum(values) / len(values)}, {"radcliq_v1": mean_of(values)}
+    return _result("radcliq", note, predictions, scored, mean, drawn, values)
 
 
 _SCORERS = "StanfordAIMI/RRG_scorers"
 
-METRICS: Mapping[str, Adapter] = {
+ADAPTERS: Mapping[str, Adapter] = {
     "chexbert": Adapter("f1chexbert", "f1chexbert", f"{_SCORERS}, bert-base-uncased", _chexbert),
     "radgraph": Adapter("radgraph", "radgraph", _SCORERS, _radgraph),
     "radcliq": Adapter("radeval", "radeval", f"{_SCORERS}, distilroberta-base", _radcliq),
@@ -159,11 +143,11 @@ def _load(metric: str, build: Callable[..., Any], **settings: Any) -> Any:
     try:
         return build(**settings)
     except Exception as error:  # the packages raise anything when weights are missing
-        weights = METRICS[metric].weights
+        weights = ADAPTERS[metric].weights
         raise UnavailableError(
             f"{metric} is unavailable: its model did not load ({type(error).__name__}: {error}). "
             f"It needs {weights} from the model hub: run it once on a machine with internet, "
-            f"then copy the caches, see the documentation of {METRICS[metric].package}"
+            f"then copy the caches, see the documentation of {ADAPTERS[metric].package}"
         ) from error
 
 
@@ -173,13 +157,21 @@ def _result(
     predictions: Sequence[Prediction],
     scored: Sequence[Prediction],
     values: dict[str, Any],
+    drawn: Mapping[str, Additive],
     per_sample: Sequence[float] = (),
 ) -> ExternalScore:
-    package = METRICS[metric].package
+    """drawn: the values by path, as functions of the scored reports, for the intervals."""
+    from llava.eval.scoring import nested
+    from llava.eval.significance import intervals
+
+    _check_finite(metric, values)
+    package = ADAPTERS[metric].package
     try:
         package = f"{package} {version(package)}"
     except PackageNotFoundError:
         package = f"{package} (version unknown)"
+    studies = [prediction.study_id for prediction in scored]
+    ranges = {path: list(ends) for path, ends in intervals(drawn, studies).items()}
     ids = [prediction.id for prediction in scored] if len(per_sample) else []
     return ExternalScore(
         metric=metric,
@@ -189,7 +181,9 @@ def _result(
         n_empty=sum(not prediction.prediction.strip() for prediction in predictions),
         n_scored=len(scored),
         values=values,
+        intervals=nested(ranges),
         per_sample=dict(zip(ids, map(float, per_sample), strict=True)),
+        predictions=digest(predictions),
     )
 
 
@@ -200,10 +194,6 @@ def _check_finite(metric: str, values: Any) -> None:
             _check_finite(f"{metric}, {name}", value)
     elif isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"{metric} is {values}; its package failed on these texts")
-
-
-def _file_name(metric: str) -> str:
-    return f"external_{metric}.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,11 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    path = folder / _file_name(args.metric)
-    path.write_text(json.dumps(asdict(found), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path = write_score(found, folder)
     print(f"{found.metric} ({found.package}; {found.note}): {found.n_scored} of {found.n} reports")
     print(json.dumps(found.values, indent=2))
-    print(path)
+    print(f"{path}: python -m llava.eval.report_page {folder} puts it on the page")
     return 0
 
 

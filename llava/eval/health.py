@@ -1,6 +1,7 @@
 """Whether generated reports are sound as text, before anyone asks whether they are right.
 
     predictions.jsonl -> `predictions.read_predictions` -> text_health() -> Health
+                                                        -> health_metrics() -> intervals, `compare`
 
 Empty, cut off, repetitive, too short or long, and comparing with an examination nobody gave. The
 same is counted for the references where that makes sense: they are the yardstick.
@@ -11,11 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from llava.eval.predictions import Prediction
 from llava.eval.report_language import plain_text
+from llava.eval.significance import Additive, Array, mean_of, mean_of_scored, ratio
 
+COUNTS = ("empty", "truncated", "invented_comparisons", "reference_comparisons")
+"""The fields of `Health` that count reports; the others are fractions."""
 NGRAM = 4
 WHY_NOT = {
     "truncated": "not every record holds its tokens; predict again",
@@ -89,6 +96,29 @@ def text_health(
     reference_lengths: tokens of each reference with its end token, as the model's tokenizer counts.
     Raises ValueError when there is no record or the lengths do not match the records.
     """
+    found = health_metrics(records, gen_length, reference_lengths)
+    values = {name: metric.value() for name, metric in found.items()}
+    values |= {name: round(values[name]) for name in COUNTS if name in values}
+    alone = _without_comparison(records)
+    return Health(
+        n=len(records),
+        gen_length=gen_length,
+        without_comparison=None if alone is None else sum(alone),
+        **{**dict.fromkeys(WHY_NOT), "reference_comparisons": None, **values},
+        unavailable={name: WHY_NOT[name] for name in WHY_NOT if name not in values},
+    )
+
+
+def health_metrics(
+    records: Sequence[Prediction],
+    gen_length: int | None = None,
+    reference_lengths: Sequence[int] | None = None,
+) -> dict[str, Additive]:
+    """The fields of `Health` that vary with the reports drawn, by name; the unknown are left out.
+
+    A count stays one of all reports: what a draw of as many would hold. Both lengths are needed
+    for `references_longer`. Raises ValueError as `text_health`.
+    """
     if not records:
         raise ValueError("there is no record; the predictions are empty")
     if reference_lengths is not None and len(reference_lengths) != len(records):
@@ -97,21 +127,23 @@ def text_health(
             "give one per record"
         )
     said, gold = [r.prediction for r in records], [r.reference for r in records]
-    values = {
-        "truncated": _truncated(records),
-        "length_ratio": _length_ratio(said, gold),
-        "references_longer": _share_longer(reference_lengths, gen_length),
-        **_comparisons(records),
+    found = {
+        "empty": _count([not text.strip() for text in said]),
+        "repetition": _mean_repetition(said),
+        "reference_repetition": _mean_repetition(gold),
     }
-    return Health(
-        n=len(records),
-        empty=sum(not text.strip() for text in said),
-        repetition=_mean_repetition(said),
-        reference_repetition=_mean_repetition(gold),
-        gen_length=gen_length,
-        **values,
-        unavailable={name: WHY_NOT[name] for name in WHY_NOT if values[name] is None},
-    )
+    words = np.array([[_words(a), _words(b)] for a, b in zip(said, gold, strict=True)], float)
+    if words[:, 1].any():
+        found["length_ratio"] = Additive(words, ratio)
+    if all(record.tokens for record in records):  # else `ended` is only the default
+        found["truncated"] = _count([not record.ended for record in records])
+    if gen_length is not None and reference_lengths is not None:
+        found["references_longer"] = mean_of([n > gen_length for n in reference_lengths])
+    if (alone := _without_comparison(records)) is not None:
+        for name, texts in (("invented_comparisons", said), ("reference_comparisons", gold)):
+            holds = [among and compares(t) for among, t in zip(alone, texts, strict=True)]
+            found[name] = _count(holds, alone)
+    return found
 
 
 def compares(text: str) -> bool:
@@ -134,32 +166,27 @@ def repetition(text: str) -> float | None:
     return 1 - len(set(grams)) / len(grams) if grams else None
 
 
-def _truncated(records: Sequence[Prediction]) -> int | None:
-    """None unless every record holds its tokens, without which `ended` is only the default."""
-    known = all(record.tokens for record in records)
-    return sum(not record.ended for record in records) if known else None
+def _words(text: str) -> int:
+    return len(_WORD.findall(text))
 
 
-def _mean_repetition(texts: Sequence[str]) -> float:
-    values = [value for value in map(repetition, texts) if value is not None]
-    return sum(values) / len(values) if values else 0.0
+def _count(holds: Sequence[bool], among: Sequence[bool] | None = None) -> Additive:
+    """Of how many reports it holds. among: the reports that are asked about, when not all."""
+    rows = np.column_stack([holds, np.ones(len(holds)) if among is None else among]).astype(float)
+    return Additive(rows, partial(_scaled, number=rows[:, 1].sum()))
 
 
-def _length_ratio(said: Sequence[str], gold: Sequence[str]) -> float | None:
-    said_words, gold_words = (sum(len(_WORD.findall(t)) for t in side) for side in (said, gold))
-    return said_words / gold_words if gold_words else None
+def _scaled(totals: Array, number: float) -> Array:
+    return number * ratio(totals)
 
 
-def _share_longer(lengths: Sequence[int] | None, gen_length: int) -> float | None:
-    return None if lengths is None else sum(n > gen_length for n in lengths) / len(lengths)
+def _mean_repetition(texts: Sequence[str]) -> Additive:
+    """Over the texts that have a 4-gram."""
+    return mean_of_scored([repetition(text) for text in texts])
 
 
-def _comparisons(records: Sequence[Prediction]) -> dict[str, int | None]:
-    """The three counts about comparisons, over the records whose context gives none."""
-    names = ("without_comparison", "invented_comparisons", "reference_comparisons")
+def _without_comparison(records: Sequence[Prediction]) -> list[bool] | None:
+    """Whether the context of each gives no comparison; None unless every record holds its own."""
     if not all(record.context for record in records):
-        return dict.fromkeys(names)
-    alone = [record for record in records if not comparison_given(record.context)]
-    invented = sum(compares(record.prediction) for record in alone)
-    reference = sum(compares(record.reference) for record in alone)
-    return dict(zip(names, (len(alone), invented, reference), strict=True))
+        return None
+    return [not comparison_given(record.context) for record in records]

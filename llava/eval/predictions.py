@@ -61,7 +61,7 @@ class Prediction:
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in record.items() if name in known}
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**{"study_id": given["id"], **given, **lists})
+        return cls(**{**given, **lists, "study_id": given.get("study_id") or given["id"]})
 
     def to_line(self) -> str:
         return json.dumps(asdict(self)) + "\n"

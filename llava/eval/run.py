@@ -18,9 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.eval import collect, documents, launch
-from llava.eval.baselines import BLANK, NAMES, NEAREST, NORMAL, most_frequent_normal, nearest
+from llava.eval.baselines import (
+    BASELINES_FOLDER,
+    BLANK,
+    NAMES,
+    NEAREST,
+    NORMAL,
+    baseline_folder,
+    most_frequent_normal,
+    nearest,
+)
 from llava.eval.documents import Document, Source
-from llava.eval.health import text_health
+from llava.eval.external_scores import METRICS, file_name, read_scores
+from llava.eval.health import health_metrics, text_health
 from llava.eval.predictions import (
     PREDICTIONS_FILE,
     Prediction,
@@ -34,7 +44,6 @@ if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
 
 SETTINGS_FILE = "settings.json"
-BASELINES_FOLDER = "baselines"
 _BLANK_FILE = "blank.png"
 _BLANK_SIDE, _BLANK_GREY = 384, 128
 _FOLDERS = (
@@ -43,7 +52,13 @@ _FOLDERS = (
     launch.CACHE_FOLDER,
     BASELINES_FOLDER,
 )
-_FILES = (documents.DOCUMENTS_FILE, PREDICTIONS_FILE, collect.RESULTS_FILE, PAGE_FILE)
+_FILES = (
+    documents.DOCUMENTS_FILE,
+    PREDICTIONS_FILE,
+    collect.RESULTS_FILE,
+    PAGE_FILE,
+    *map(file_name, METRICS),
+)
 
 
 @dataclass(frozen=True)
@@ -91,26 +106,26 @@ def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> collec
     """Generate or continue, score, write. Raises ValueError on what the user can mend,
     EvaluationError when the run itself failed."""
     open_folder(plan.output, plan.protocol, overwrite)
-    found = {"run": generate(plan, plan.output, samples)}
+    lengths = _reference_lengths(plan, samples)
+    predictions = generate(plan, plan.output, samples)
+    columns = {}
     for name in plan.baselines:
         print(f"baseline: {NAMES[name]}", file=sys.stderr, flush=True)
-        found[NAMES[name]] = baseline(plan, name, samples)
-    scored = {
-        name: score_predictions(predictions, progress=show(name))
-        for name, predictions in found.items()
-    }
-    own = scored.pop("run")
+        found, folder = baseline(plan, name, samples), baseline_folder(plan.output, name)
+        columns[NAMES[name]] = _judge(NAMES[name], found, folder, plan, lengths)
+    own = _judge("run", predictions, plan.output, plan, lengths)
     results = collect.Results(
-        metrics=own.metrics,
-        clinical=own.clinical,
-        health=_health(plan, found["run"]),
-        intervals=own.intervals,
-        baselines={name: collect.baseline_values(part) for name, part in scored.items()},
+        metrics=own.scored.metrics,
+        clinical=own.scored.clinical,
+        health=own.health,
+        external=own.external,
+        intervals=own.scored.intervals,
+        baselines={name: column.values() for name, column in columns.items()},
         unavailable=own.unavailable,
-        n=own.n,
-        n_studies=own.n_studies,
-        n_empty=own.n_empty,
-        protocol={**plan.protocol, "tokenizers": own.tokenizers},
+        n=own.scored.n,
+        n_studies=own.scored.n_studies,
+        n_empty=own.scored.n_empty,
+        protocol={**plan.protocol, "tokenizers": own.scored.tokenizers},
     )
     results.write(plan.output)
     return results
@@ -134,7 +149,7 @@ def generate(plan: Plan, folder: Path, samples: Sequence[Document]) -> list[Pred
 
 def baseline(plan: Plan, name: str, samples: Sequence[Document]) -> list[Prediction]:
     """One of `baselines.BASELINES`, in its own folder; made before, it is only read."""
-    folder = plan.output / BASELINES_FOLDER / name
+    folder = baseline_folder(plan.output, name)
     if name == BLANK:
         open_folder(folder, {**plan.protocol, "images": "blank"}, overwrite=False)
         return generate(plan, folder, _without_images(samples, folder))
@@ -244,11 +259,35 @@ def _copied(document: Document, text: str) -> Prediction:
     )
 
 
-def _health(plan: Plan, predictions: Sequence[Prediction]) -> dict[str, Any]:
+def _judge(
+    name: str,
+    predictions: Sequence[Prediction],
+    folder: Path,
+    plan: Plan,
+    lengths: Sequence[int],
+) -> collect.Judged:
+    """folder: where these predictions are, and what the metrics of others said about them.
+    lengths: of the references in tokens."""
+    canvas = plan.sampling.gen_length
+    sound = health_metrics(predictions, canvas, lengths).items()
+    scored = score_predictions(
+        predictions,
+        progress=show(name),
+        more={f"health/{field}": metric for field, metric in sound},
+    )
+    others = read_scores(folder, predictions)
+    return collect.Judged(
+        scored,
+        health=text_health(predictions, canvas, lengths).to_dict(),
+        external={metric: score.to_results() for metric, score in others.scores.items()},
+        unavailable={**scored.unavailable, **others.unusable},
+    )
+
+
+def _reference_lengths(plan: Plan, samples: Sequence[Document]) -> list[int]:
+    """In tokens, with the end token."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(plan.model_path / "tokenizer.json"))
-    texts = [prediction.reference.strip() for prediction in predictions]
-    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-    lengths = [len(row.ids) + 1 for row in encoded]  # and the end token
-    return text_health(predictions, plan.sampling.gen_length, lengths).to_dict()
+    texts = [sample.reference.strip() for sample in samples]
+    return [len(row.ids) + 1 for row in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -10,9 +10,10 @@ statements (`clinical`). Texts are tokenised once and labelled once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Statistics:
 @dataclass(frozen=True)
 class Scored:
     """metrics: protocol -> metric -> value. clinical: policy -> scores. intervals: the same paths
-    as both, each with [low, high]. n: reports; n_studies: what the intervals are drawn from."""
+    as both (and those of `more`), each with [low, high]. n: reports; n_studies: what the intervals
+    are drawn from."""
 
     metrics: Nested
     clinical: Nested
@@ -61,8 +63,12 @@ def score_predictions(
     predictions: Sequence[Prediction],
     resamples: int = RESAMPLES,
     progress: Callable[[str], None] = lambda step: None,
+    more: Mapping[str, Additive] = MappingProxyType({}),
 ) -> Scored:
-    """progress: called with the name of each step that ends. Raises ValueError on no predictions.
+    """progress: called with the name of each step that ends. more: other metrics of these
+    predictions by path, whose intervals come from the same draws (`health/empty`).
+
+    Raises ValueError on no predictions.
 
     Every value is finite: a ratio of nothing is 0, what could not be computed is `unavailable`.
     """
@@ -75,7 +81,7 @@ def score_predictions(
         done += new
         progress(f"intervals: {done} of {resamples} draws")
 
-    ranges = intervals(found.metrics, studies, resamples, progress=report)
+    ranges = intervals({**found.metrics, **more}, studies, resamples, progress=report)
     values = {path: metric.value() for path, metric in found.metrics.items()}
     everything = [*values.values(), *(end for bounds in ranges.values() for end in bounds)]
     assert all(map(math.isfinite, everything)), values

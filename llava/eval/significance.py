@@ -69,6 +69,11 @@ def mean_of(values: Sequence[float] | Array) -> Additive:
     return Additive(np.column_stack([column, np.ones_like(column)]), ratio)
 
 
+def mean_of_scored(values: Sequence[float | None]) -> Additive:
+    """The mean over the samples that have a value."""
+    return Additive(np.array([[v or 0.0, v is not None] for v in values], np.float64), ratio)
+
+
 def ratio(totals: Array) -> Array:
     """First sum over second; 0 where there is nothing."""
     return divide(totals[:, 0], totals[:, 1])

@@ -149,6 +149,10 @@ def test_the_results_hold_every_value_its_interval_and_the_protocol(finished):
     assert (results["n"], results["n_studies"], results["n_empty"]) == (7, 7, 0)
     assert set(results["clinical"]) == {"as_positive", "as_negative"}
     assert results["health"]["truncated"] == sum(not p.ended for p in predictions)
+    for name, (low, high) in results["intervals"]["health"].items():
+        assert low <= results["health"][name] <= high
+        assert f"health/{name}" in finished.stdout
+    assert results["external"] == {}
 
     protocol = results["protocol"]
     assert protocol["tokenizers"] == {"raw": "ptb", "r2gen": "white space"}
@@ -208,6 +212,8 @@ def test_baselines_stand_beside_the_run_and_need_no_second_start(finished, tmp_p
     assert results["metrics"]["r2gen"] == expected
     names = ["most frequent normal report", "nearest training image", "model with a blank image"]
     assert list(results["baselines"]) == names
+    assert results["baselines"][names[0]]["health"]["length_ratio"] > 0
+    assert results["baselines"][names[0]]["health"]["truncated"] is None
     # Trained and tested on the same samples: the nearest image is the sample's own.
     nearest = results["baselines"]["nearest training image"]
     assert nearest["raw"]["ROUGE-L"] == pytest.approx(1.0)

@@ -11,17 +11,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from llava.eval import external
-from llava.eval.external import METRICS, UnavailableError, main, read_scores, score
+from llava.eval import external, java, report_page
+from llava.eval.compare import compare_runs
+from llava.eval.external import ADAPTERS, UnavailableError, main, score
+from llava.eval.external_scores import METRICS, Found, read_scores
 from llava.eval.labeler import FINDINGS, label_report
 from llava.eval.predictions import Prediction, write_predictions
 
 EFFUSION = "There is a left pleural effusion."
 NORMAL = "The lungs are clear."
 RUN = [
-    Prediction("a", EFFUSION, EFFUSION),
-    Prediction("b", NORMAL, EFFUSION),
-    Prediction("c", " ", NORMAL),
+    Prediction("a", EFFUSION, EFFUSION, study_id="a"),
+    Prediction("b", NORMAL, EFFUSION, study_id="b"),
+    Prediction("c", " ", NORMAL, study_id="c"),
 ]
 
 
@@ -95,12 +97,12 @@ def test_radcliq_is_a_mean_that_leaves_out_empty_predictions_and_says_so(package
 def test_a_missing_package_is_unavailable_with_the_remedy_and_no_file(
     metric, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setitem(sys.modules, METRICS[metric].module, None)
+    monkeypatch.setitem(sys.modules, ADAPTERS[metric].module, None)
     write_predictions(RUN, tmp_path / "predictions.jsonl")
     assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 1
-    assert f"pip install {METRICS[metric].package}" in capsys.readouterr().err
+    assert f"pip install {ADAPTERS[metric].package}" in capsys.readouterr().err
     assert not list(tmp_path.glob("external_*"))
-    assert read_scores(tmp_path) == {}
+    assert read_scores(tmp_path, RUN) == Found()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -108,7 +110,7 @@ def test_missing_weights_are_unavailable_with_the_remedy(metric, packages):
     def broken(**_):
         raise OSError("no such file: model.pth")
 
-    module = packages[METRICS[metric].module]
+    module = packages[ADAPTERS[metric].module]
     for name in vars(module):
         setattr(module, name, broken)
     with pytest.raises(UnavailableError, match=r"did not load.*no such file.*RRG_scorers"):
@@ -136,9 +138,62 @@ def test_the_command_writes_what_read_scores_reads(packages, tmp_path, capsys):
     for metric in METRICS:
         file = tmp_path / "predictions.jsonl" if metric == "radcliq" else tmp_path
         assert main(["--metric", metric, "--predictions", str(file)]) == 0
-    assert read_scores(tmp_path) == {metric: score(metric, RUN) for metric in METRICS}
+    assert read_scores(tmp_path, RUN) == Found({metric: score(metric, RUN) for metric in METRICS})
     json.loads((tmp_path / "external_radgraph.json").read_text())
     assert "LOWER is better" in capsys.readouterr().out
+
+
+@pytest.fixture
+def scored_run(packages, tmp_path):
+    """The folder of an evaluation, scored by every command."""
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    (tmp_path / "results.json").write_text(json.dumps({"metrics": {}, "n": len(RUN)}))
+    for metric in METRICS:
+        assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def test_every_value_has_an_interval_around_it(scored_run):
+    scores = read_scores(scored_run, RUN).scores
+    for path in ("chexbert/as_positive/micro_14/f1", "radgraph/partial", "radcliq/radcliq_v1"):
+        metric, *names = path.split("/")
+        value, bounds = scores[metric].values, scores[metric].intervals
+        for name in names:
+            value, bounds = value[name], bounds[name]
+        assert bounds[0] < value < bounds[1]
+
+
+def test_the_page_shows_them_with_their_note(scored_run, capsys):
+    assert report_page.main([str(scored_run)]) == 0
+    page = (scored_run / "report.html").read_text(encoding="utf-8")
+    for text in ("CheXbert, by f1chexbert", "RadGraph F1, by radgraph", "LOWER is better"):
+        assert text in page
+    assert "RadCliQ-v1" in page
+
+
+def test_two_runs_are_compared_in_those_that_score_report_by_report(scored_run, monkeypatch):
+    monkeypatch.setattr(java, "find_java", lambda: None)
+    found = compare_runs(scored_run, scored_run, resamples=20)
+    assert found["external/radgraph"].a == pytest.approx(1 / 6)
+    assert found["external/radcliq"].a == 1.0
+    assert "external/chexbert" not in found
+
+
+def test_scores_of_other_predictions_are_named_and_not_shown(scored_run):
+    other = [*RUN[:2], Prediction("c", "Another text.", NORMAL)]
+    found = read_scores(scored_run, other)
+    assert not found.scores
+    assert set(found.unusable) == set(METRICS)
+    assert "other predictions" in found.unusable["radgraph"]
+    assert f"--metric radgraph --predictions {scored_run} again" in found.unusable["radgraph"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"metric": "radgraph"}'])
+def test_a_damaged_score_file_is_named_and_not_shown(scored_run, content):
+    (scored_run / "external_radgraph.json").write_text(content)
+    found = read_scores(scored_run, RUN)
+    assert set(found.scores) == {"chexbert", "radcliq"}
+    assert "external_radgraph.json" in found.unusable["radgraph"]
 
 
 def test_wrong_input_is_refused(packages, tmp_path, capsys):

@@ -1,11 +1,13 @@
 """The health of generated text: each count moves with the fault it is named after."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from llava.eval.health import compares, comparison_given, repetition, text_health
+from llava.eval.health import compares, comparison_given, health_metrics, repetition, text_health
 from llava.eval.predictions import Prediction
+from llava.eval.significance import intervals
 
 NORMAL = "The lungs are clear. No pleural effusion or pneumothorax."
 
@@ -104,6 +106,31 @@ def test_what_the_records_do_not_hold_is_unavailable_with_the_reason_not_zero():
     assert {name: found[name] for name in names} == dict.fromkeys(names)
     assert set(found["unavailable"]) == set(names)
     json.dumps(found, allow_nan=False)
+
+
+def test_every_number_that_varies_with_the_reports_has_an_interval_around_it():
+    loop = "no pleural effusion is seen. " * 3
+    records = [
+        replace(record(text, ended=i % 3 > 0), id=str(i), study_id=str(i // 2))
+        for i, text in enumerate([NORMAL, "", loop, "Stable cardiomegaly.", NORMAL, loop])
+    ]
+    lengths = [12, 70, 12, 12, 70, 12]
+    found = text_health(records, 64, lengths)
+    ranges = intervals(health_metrics(records, 64, lengths), [r.study_id for r in records])
+    others = {"n", "gen_length", "without_comparison", "unavailable"}
+    assert set(ranges) == set(found.to_dict()) - others
+    for name, (low, high) in ranges.items():
+        assert low <= getattr(found, name) <= high, name
+    for name in ("empty", "truncated", "invented_comparisons", "repetition", "references_longer"):
+        assert ranges[name][0] < ranges[name][1], name
+
+
+def test_a_count_is_drawn_as_one_of_all_reports_also_where_studies_differ_in_size():
+    records = [record(prediction="") for _ in range(3)] + [record()]
+    metric = health_metrics(records)["empty"]
+    assert metric.value() == 3.0
+    low, high = intervals({"empty": metric}, ["a", "a", "a", "b"])["empty"]
+    assert (low, high) == (0.0, 4.0)
 
 
 def test_bad_input_is_refused_with_what_to_do():

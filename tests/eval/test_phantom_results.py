@@ -86,6 +86,14 @@ def test_blank_copies_keep_everything_but_the_image(tmp_path, tiny_dataset):
     write_blank(tiny_dataset.json_path, tmp_path / "blank")
     before = json.loads(tiny_dataset.json_path.read_text())
     after = json.loads((tmp_path / "blank" / tiny_dataset.json_path.name).read_text())
-    assert [{**entry, "image": "blank.png"} for entry in before] == after
+    assert [{"study_id": e["id"], **e, "image": "blank.png"} for e in before] == after
     with Image.open(tmp_path / "blank" / "blank.png") as picture:
         assert picture.getextrema() == (128, 128)
+
+
+def test_a_blank_copy_keeps_the_study_that_the_path_of_the_image_named(tmp_path):
+    entry = {"id": "a", "image": "p10/p10600000/s50600000/a.jpg", "conversations": []}
+    (tmp_path / "test.json").write_text(json.dumps([entry, {**entry, "study_id": "own"}]))
+    write_blank(tmp_path / "test.json", tmp_path / "blank")
+    after = json.loads((tmp_path / "blank" / "test.json").read_text())
+    assert [e["study_id"] for e in after] == ["s50600000", "own"]

@@ -35,9 +35,11 @@ def test_a_record_survives_writing_and_reading(tmp_path):
 
 
 def test_a_record_of_three_fields_is_its_own_study_and_later_fields_are_ignored(tmp_path):
-    line = json.dumps({"id": "a", "prediction": "", "reference": "x", "colour": "grey"})
-    (tmp_path / "predictions.jsonl").write_text(line + "\n")
-    assert read_predictions(tmp_path) == [Prediction("a", "", "x", study_id="a")]
+    record = {"id": "a", "prediction": "", "reference": "x", "colour": "grey"}
+    rows = [record, {**record, "id": "b", "study_id": ""}]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [p.study_id for p in read_predictions(tmp_path)] == ["a", "b"]
+    assert read_predictions(tmp_path)[0] == Prediction("a", "", "x", study_id="a")
 
 
 @pytest.mark.parametrize(

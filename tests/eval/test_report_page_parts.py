@@ -224,9 +224,12 @@ def test_every_number_has_a_row_with_its_interval_and_its_baselines():
             "intervals": {
                 "raw": {"BLEU-4": [0.05, 0.15]},
                 AS_POSITIVE: {"micro_14": {"f1": [0.3, 0.4]}},
+                "health": {"empty": [0.0, 7.0]},
             },
-            "baselines": {"nearest": {"metrics": {"raw": {"BLEU-4": 0.07}}}},
-            "health": {"repetition": 0.25, "unavailable": {"truncated": "no tokens"}},
+            "baselines": {
+                "nearest": {"raw": {"BLEU-4": 0.07}, "health": {"repetition": 0.5, "empty": None}}
+            },
+            "health": {"repetition": 0.25, "empty": 3, "unavailable": {"truncated": "no tokens"}},
         }
     )
     table = score_table(run)
@@ -237,7 +240,8 @@ def test_every_number_has_a_row_with_its_interval_and_its_baselines():
     assert rows["Text overlap, r2gen", "BLEU-4"] == ("0.200", "", ("",))
     policy = "Findings, uncertain counted as positive"
     assert rows[policy, "micro, 14 findings, F1"] == ("0.333", "0.300 – 0.400", ("",))
-    assert rows["Health", "repetition"][0] == "0.250"
+    assert rows["Health", "repetition"] == ("0.250", "", ("0.500",))
+    assert rows["Health", "empty"] == ("3", "0 – 7", ("",))
     assert not any("Edema" in name or "support" in name for _, name in rows)
     assert table.groups[-1].absent == (("truncated", "no tokens"),)
     assert table.has_intervals

@@ -11,10 +11,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from llava.data.entry import study_in_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +42,14 @@ def write_blank(data_path: Path, output: Path, size: int = 128) -> None:
     entries = json.loads(data_path.read_text(encoding="utf-8"))
     output.mkdir(parents=True, exist_ok=True)
     Image.new("L", (size, size), 128).save(output / "blank.png")
-    blank = [{**entry, "image": "blank.png"} for entry in entries]
+    blank = [{"study_id": _study(e), **e, "image": "blank.png"} for e in entries]
     (output / data_path.name).write_text(json.dumps(blank, ensure_ascii=False), encoding="utf-8")
+
+
+def _study(entry: Mapping[str, Any]) -> str:
+    """The path that said so is gone from the copy, and runs on both are compared by study."""
+    images = entry["image"]
+    return study_in_path([images] if isinstance(images, str) else images) or entry["id"]
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT
-from llava.eval.predictions import Prediction, read_predictions
+from llava.eval.baselines import BASELINES, NAMES, baseline_folder
+from llava.eval.external_scores import Found, read_scores
+from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 
 RESULTS_FILE = "results.json"
 NO_SPLIT = "not stated"
@@ -27,12 +29,17 @@ _FIELD = re.compile(rf"(?:^|\s)({'|'.join(map(str.capitalize, CLINICAL_FIELDS))}
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluation. splits: of each prediction; results: results.json as it stands."""
+    """An evaluation. splits: of each prediction; results: results.json as it stands.
+
+    external: what metrics of others said; of_baselines: the same by the baseline's name.
+    """
 
     folder: Path
     predictions: Sequence[Prediction]
     splits: Sequence[str]
     results: Mapping[str, Any]
+    external: Found = field(default_factory=Found)
+    of_baselines: Mapping[str, Found] = field(default_factory=dict)
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -52,7 +59,8 @@ def read_run(folder: Path) -> Run:
             "the two are not of one run"
         )
     splits = _splits(results.get("protocol", {}), len(predictions))
-    return Run(folder, predictions, splits, results)
+    external = read_scores(folder, predictions)
+    return Run(folder, predictions, splits, results, external, _of_baselines(folder, results))
 
 
 def context_fields(context: str) -> list[tuple[str, str]]:
@@ -78,6 +86,16 @@ def _read_results(path: Path) -> dict[str, Any]:
     if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
         raise ValueError(f"{path} has no object 'metrics'; give the folder of an evaluation")
     return results
+
+
+def _of_baselines(folder: Path, results: Mapping[str, Any]) -> dict[str, Found]:
+    """Of those in results.json whose predictions are in the run's folder."""
+    folders = {NAMES[short]: baseline_folder(folder, short) for short in BASELINES}
+    return {
+        name: read_scores(place, read_predictions(place))
+        for name, place in folders.items()
+        if name in (results.get("baselines") or {}) and (place / PREDICTIONS_FILE).is_file()
+    }
 
 
 def _check_tokens(prediction: Prediction, folder: Path) -> None:

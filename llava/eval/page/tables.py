@@ -2,6 +2,7 @@
 
     metrics: {text protocol: {metric: value}}   clinical: {policy: {...}}   intervals: both's paths
     baselines: {name: the same}                 health and whatever else holds numbers
+    external_METRIC.json -> a group of its own  (of the run, and of the baselines beside it)
 
 An older run has `metrics` without text protocols and nothing beside it. A number that is not
 finite is shown as unavailable.
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava.eval.clinical import POLICIES
+from llava.eval.external_scores import Found
 from llava.eval.page.run import Run
 
 UNAVAILABLE = "unavailable"
 _SCORED = ("metrics", "clinical")
 """Parts whose paths intervals and baselines repeat without the name of the part."""
-_APART = {*_SCORED, "intervals", "baselines", "protocol", UNAVAILABLE, "n", "n_empty"}
+_APART = {*_SCORED, "external", "intervals", "baselines", "protocol", UNAVAILABLE, "n", "n_empty"}
 """Keys of results.json with a place of their own on the page."""
 _NO_ROW = {"per_finding", "support", "n", "policy", "labeler", UNAVAILABLE}
 _WORDS = {
@@ -31,6 +33,10 @@ _WORDS = {
     "macro_14_over": "macro 14 is over",
     "macro_5_over": "macro 5 is over",
     "f1": "F1",
+    "chexbert": "CheXbert",
+    "radgraph": "RadGraph F1",
+    "radcliq": "RadCliQ",
+    "radcliq_v1": "RadCliQ-v1",
     **{policy: f"uncertain counted {policy.replace('_', ' ')}" for policy in POLICIES},
 }
 
@@ -49,11 +55,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """absent: (metric, why it could not be measured)."""
+    """absent: (metric, why it could not be measured). note: how to read the numbers."""
 
     title: str
     rows: tuple[Row, ...]
-    absent: tuple[tuple[str, str], ...]
+    absent: tuple[tuple[str, str], ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ def score_table(run: Run) -> ScoreTable:
         Group(title, tuple(_rows(part, path, intervals, columns)), _absent(part))
         for title, path, part in _parts(results)
     ]
-    groups.append(Group("Not measured", (), _absent(results)))
+    groups += _external(run, tuple(baselines))
+    unmeasured = {**(results.get(UNAVAILABLE) or {}), **run.external.unusable}
+    groups.append(Group("Not measured", (), _absent({UNAVAILABLE: unmeasured})))
     filled = tuple(group for group in groups if group.rows or group.absent)
     return ScoreTable(tuple(baselines), filled)
 
@@ -123,10 +132,11 @@ def number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else UNAVAILABLE
 
 
-def interval(bounds: Any) -> str:
+def interval(bounds: Any, value: float) -> str:
+    """value: what it belongs to; the interval of a count has no decimals either."""
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:
         return ""
-    return " – ".join(map(number, bounds))
+    return " – ".join(number(round(end) if isinstance(value, int) else end) for end in bounds)
 
 
 def _merged(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +159,16 @@ def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, Path, Mapping[str,
     yield "Other", (), flat
 
 
+def _external(run: Run, baselines: Sequence[str]) -> Iterator[Group]:
+    """The metrics of others, one group each."""
+    others = [run.of_baselines.get(name, Found()).scores for name in baselines]
+    for metric, score in run.external.scores.items():
+        columns = [dict(leaves(o[metric].values)) if metric in o else {} for o in others]
+        rows = _rows(score.values, (), dict(leaves(score.intervals)), columns)
+        note = f"{score.note}. {score.n_scored:,} of {score.n:,} reports"
+        yield Group(f"{_WORDS[metric]}, by {score.package}", tuple(rows), note=note)
+
+
 def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the objects in it, the rest)."""
     nested = {key: value for key, value in part.items() if isinstance(value, Mapping)}
@@ -167,8 +187,9 @@ def _rows(
             continue
         full = (*start, *path)
         name = " ".join(_WORDS.get(step, step.replace("_", " ")) for step in path)
-        others = tuple(number(column[full]) if full in column else "" for column in columns)
-        yield Row(name, number(value), interval(intervals.get(full)), others)
+        found = [column.get(full) for column in columns]
+        others = tuple("" if other is None else number(other) for other in found)
+        yield Row(name, number(value), interval(intervals.get(full), value), others)
 
 
 def _absent(part: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
