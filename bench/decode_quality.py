@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llava.diffusion.config import SamplingConfig
     from llava.eval.documents import Document
-    from llava.inference import ReportWriter
+    from llava.inference import Report, ReportWriter, Request
 
 TOLERANCE = 0.01
 """Relative loss of F1 and of ROUGE-L that a recommended setting may have."""
@@ -105,6 +105,25 @@ def configure(setting: Setting, gen_length: int, block_length: int) -> SamplingC
     return SamplingConfig.from_dict(lengths | chosen)
 
 
+def requests_of(documents: Sequence[Document]) -> list[Request]:
+    from llava.inference import Request
+
+    return [
+        Request(document.images, document.prompt, seed=index)
+        for index, document in enumerate(documents)
+    ]
+
+
+def write_all(
+    writer: ReportWriter, requests: Sequence[Request], config: SamplingConfig, batch_size: int
+) -> tuple[list[Report], float]:
+    """The reports in order, and the seconds that all took together."""
+    start, reports = time.perf_counter(), []
+    for first in range(0, len(requests), batch_size):
+        reports += writer.write(requests[first : first + batch_size], config)
+    return reports, time.perf_counter() - start
+
+
 def measure(
     writer: ReportWriter,
     documents: Sequence[Document],
@@ -117,16 +136,9 @@ def measure(
     from llava.diffusion.cache import is_exact, resolve_cache
     from llava.eval.nlg import score
     from llava.eval.phantom_findings import findings_in, micro_f1
-    from llava.inference import Request
 
-    requests = [
-        Request(document.images, document.prompt, seed=index)
-        for index, document in enumerate(documents)
-    ]
-    start, reports = time.perf_counter(), []
-    for first in range(0, len(requests), batch_size):
-        reports += writer.write(requests[first : first + batch_size], config)
-    seconds = (time.perf_counter() - start) / len(requests)
+    requests = requests_of(documents)
+    reports, seconds = write_all(writer, requests, config, batch_size)
     texts = [report.text for report in reports]
     passes = sum(report.nfe for report in reports) / len(reports)
     mode = writer.model.config.attention_mode
@@ -140,7 +152,7 @@ def measure(
         rouge_l=score([document.reference for document in documents], texts)["ROUGE-L"],
         passes=passes,
         passes_per_128=passes * CANVAS / config.gen_length,
-        seconds=seconds,
+        seconds=seconds / len(requests),
         ended=sum(report.ended for report in reports) / len(reports),
         drift=asdict(writer.drift(requests[:batch_size], config)) if is_cache else None,
     )

@@ -22,6 +22,7 @@ def masked_diffusion_loss(
     p_mask: Tensor,
     answer_length: Tensor,
     weighting: str = "elbo",
+    token_weight: Tensor | None = None,
 ) -> Tensor:
     """Weigh each masked row and sum per sample.
 
@@ -31,19 +32,39 @@ def masked_diffusion_loss(
 
     token_ce: (M,) fp32, in the row-major order of `masked_indices`.
     masked_indices: (K, B, L) bool. p_mask: (K, B) fp32. answer_length: (B,) int.
+    token_weight: (B, L) fp32, 0 where there is no target; the weight w_i / sum_j w_j of a token
+    then stands for 1 / answer_length. The sum expects sum_i w_i CE_i / sum_i w_i: no bound on the
+    likelihood any more unless all weights are alike.
     Returns (B,) fp32. A sample without any answer token adds 0 (and still counts in B).
     """
     if weighting not in LOSS_WEIGHTINGS:
         raise ValueError(f"loss_weighting={weighting!r} is unknown; choose from {LOSS_WEIGHTINGS}")
     copies, samples, _ = masked_indices.shape
-    copy_of, sample_of, _ = masked_indices.nonzero(as_tuple=True)  # (M,) each
-    weight = 1 / answer_length.clamp(min=1)[sample_of].float()
+    copy_of, sample_of, place = masked_indices.nonzero(as_tuple=True)  # (M,) each
+    if token_weight is None:
+        weight = 1 / answer_length.clamp(min=1)[sample_of].float()
+    else:
+        total = token_weight.sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        weight = token_weight[sample_of, place] / total[sample_of]
     if weighting == "elbo":
         weight = weight / (p_mask[copy_of, sample_of] * copies)
     else:
         weight = weight / max(1, copies // 2)
     sample_loss = torch.zeros(samples, dtype=torch.float32, device=token_ce.device)
     return sample_loss.index_add(0, sample_of, token_ce * weight)
+
+
+def fill_weight(labels: Tensor, fill_token_id: int, weight: float) -> Tensor:
+    """`weight` for the fill behind the first end of text, 1 for every other target, 0 elsewhere.
+
+    The first end-of-text token ends the report and keeps its weight; those that repeat it only say
+    that the report is still over, and on a wide canvas they are most of the targets.
+    labels: (B, L), negative where there is no target. Returns (B, L) fp32.
+    """
+    is_fill = labels == fill_token_id
+    repeated = is_fill & (is_fill.long().cumsum(dim=1) > 1)
+    weights = (labels >= 0).float()
+    return weights.masked_fill(repeated, weight)
 
 
 def cross_entropy_by_copy(token_ce: Tensor, masked_indices: Tensor) -> Tensor:

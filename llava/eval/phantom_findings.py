@@ -54,6 +54,27 @@ def findings_in(text: str) -> frozenset[str]:
     return frozenset({"normal"})
 
 
+def mentioned_in(text: str) -> frozenset[str]:
+    """The kinds of finding (sides left out) that the text speaks of, stated or denied."""
+    return frozenset(mention.finding for _, mention, _ in _mentions(text))
+
+
+def denied_in(text: str) -> frozenset[str]:
+    """The kinds of finding (sides left out) that the text says are absent."""
+    return frozenset(
+        mention.finding
+        for sentence, mention, mentions in _mentions(text)
+        if mention.pattern.absent or denied(sentence, mention, mentions)
+    )
+
+
+def _mentions(text: str) -> Iterator[tuple[str, Mention, list[Mention]]]:
+    """Each mention with its sentence and all mentions of that sentence."""
+    for sentence in _sentences(text):
+        mentions = _explained(sentence, find_mentions(sentence, PATTERNS))
+        yield from ((sentence, mention, mentions) for mention in mentions)
+
+
 def micro_f1(references: Sequence[frozenset], predictions: Sequence[frozenset]) -> float:
     """F1 over all labels of all reports together; 0 when there is nothing to agree on."""
     return _score(list(_pairs(references, predictions))).f1

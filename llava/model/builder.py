@@ -33,6 +33,7 @@ SETTINGS = (
     "attention_mode",
     "complementary",
     "loss_weighting",
+    "end_of_text_weight",
     "tokenizer_model_max_length",
     "conversation_version",
     "image_aspect_ratio",

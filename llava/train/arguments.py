@@ -52,6 +52,9 @@ class ModelArguments:
     )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
+    end_of_text_weight: float = option(
+        1.0, "weight in the loss of the end-of-text fill behind the first end of text"
+    )
     num_views: int = option(
         0, "masked copies of a sample, over one prefix: 2, 4 or 8 (0: one complementary pair)"
     )
@@ -218,6 +221,10 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
     if model.num_views not in VIEWS:
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
+        )
+    if model.end_of_text_weight < 0:
+        raise ValueError(
+            f"--end_of_text_weight {model.end_of_text_weight} is negative; 0 leaves the fill out"
         )
     parts = tunable_parts(model)
     for part in parts:

@@ -1,7 +1,7 @@
 """The validation loss: a NELBO in nats per answer token, under noise that never changes.
 
 The number depends on the weights alone: not on the batch size, the number of processes or the
-weighting that the training uses, and it is the same when it is taken twice.
+objective of the training, and it is the same when it is taken twice.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ def _score(trainer: LLaDATrainer, batch: dict[str, Tensor], times: Tensor) -> tu
 
 @contextmanager
 def elbo_weighting(config: PretrainedConfig) -> Iterator[None]:
-    """Whatever the training's weighting, score by the bound on the likelihood."""
-    before, config.loss_weighting = config.loss_weighting, "elbo"
+    """Whatever the training's objective, score by the bound on the likelihood, under pairs."""
+    ours = {"loss_weighting": "elbo", "end_of_text_weight": 1.0, "complementary": True}
+    before = {name: getattr(config, name) for name in ours}
+    config.update(ours)
     try:
         yield
     finally:
-        config.loss_weighting = before
+        config.update(before)

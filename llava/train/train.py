@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.USAGE
 
 
-def train(arguments: Arguments) -> int:
+def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> int:
     """Run one stage; returns the exit code (`llava.train.exits`).
 
+    callbacks: told of the training beside the run's own, such as a benchmark's clock.
     Raises ValueError or FileNotFoundError for what the user can mend, SharedError likewise.
     """
     from transformers import set_seed
@@ -70,6 +71,8 @@ def train(arguments: Arguments) -> int:
         with processes.whole_weights(arguments.training):
             loaded = build_model(arguments)
         trainer = build_trainer(arguments, loaded, stop)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=resume)
         interrupted = trainer.guard.interrupted
         if not interrupted:
@@ -115,6 +118,7 @@ def build_model(arguments: Arguments) -> Loaded:
         attention_mode=model_arguments.attention_mode,
         complementary=model_arguments.complementary,
         loss_weighting=model_arguments.loss_weighting,
+        end_of_text_weight=model_arguments.end_of_text_weight,
         image_aspect_ratio=model_arguments.image_aspect_ratio,
         mm_spatial_pool_stride=model_arguments.mm_spatial_pool_stride,
         conversation_version=model_arguments.version,

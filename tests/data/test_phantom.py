@@ -14,8 +14,8 @@ from PIL import Image
 
 from llava.data.phantom import FINDINGS, Finding, sample_findings
 from llava.data.phantom.__main__ import main
-from llava.data.phantom.case import COUNTS
 from llava.data.phantom.corpus import ANNOTATION, SETTINGS, CorpusConfig, CorpusError, write_corpus
+from llava.data.phantom.difficulty import EASY
 from llava.data.phantom.language import MAX_WORDS, is_portable, write_context, write_report
 from llava.data.phantom.lesions import render
 
@@ -62,7 +62,7 @@ def test_every_finding_is_common_and_normal_stands_alone():
     assert 0.20 < counts["normal"] / len(cases) < 0.25
     assert all(counts[name] / len(cases) > 0.08 for name in FINDINGS)
     assert all(case == ["normal"] for case in cases if "normal" in case)
-    assert max(map(len, cases)) == len(COUNTS)
+    assert max(map(len, cases)) == len(EASY.counts)
     assert all(case == sorted(case, key=FINDINGS.index) for case in cases)
 
 

@@ -210,25 +210,28 @@ def validated(tmp_path_factory, command, mixed_data):
     return output
 
 
-def evaluate(checkpoint, batch_size, command, mixed_data, output) -> float:
+def evaluate(checkpoint, batch_size, command, mixed_data, output, *options) -> float:
     """The validation loss of a checkpoint's weights, taken anew."""
     from llava.train.arguments import parse_arguments
     from llava.train.train import build_model, build_trainer
 
     more = ("--eval_data_path", mixed_data, "--per_device_eval_batch_size", batch_size)
     arguments = parse_arguments(
-        command(output, *SHORT, *more, "--pretrain_mm_mlp_adapter", checkpoint)
+        command(output, *SHORT, *more, "--pretrain_mm_mlp_adapter", checkpoint, *options)
     )
     return build_trainer(arguments, build_model(arguments)).evaluate()["eval_loss"]
 
 
-def test_validation_gives_the_same_number_twice_in_any_batch_size_and_weighting(
+def test_validation_gives_the_same_number_twice_in_any_batch_size_and_under_any_objective(
     validated, command, mixed_data, tmp_path
 ):
     history = json.loads((validated / "trainer_state.json").read_text())["log_history"]
     logged = [entry["eval_loss"] for entry in history if "eval_loss" in entry][-1]
     assert evaluate(validated, 3, command, mixed_data, tmp_path) == pytest.approx(logged, rel=1e-6)
     assert evaluate(validated, 5, command, mixed_data, tmp_path) == pytest.approx(logged, rel=1e-5)
+    other = ("--complementary", "false", "--end_of_text_weight", "0.5")
+    again = evaluate(validated, 3, command, mixed_data, tmp_path, *other)
+    assert again == pytest.approx(logged, rel=1e-6)
 
 
 def test_tensorboard_gets_losses_figures_and_sample_reports_with_their_images(validated):

@@ -15,7 +15,9 @@ def main(argv: list[str] | None = None) -> int:
 
     start = time.perf_counter()
     try:
-        config = CorpusConfig(args.train, args.val, args.test, args.size, args.seed)
+        config = CorpusConfig(
+            args.train, args.val, args.test, args.size, args.seed, args.difficulty
+        )
         counts = write_corpus(args.output, config, args.workers, args.overwrite)
     except (CorpusError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--size", type=int, default=256, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument(
+        "--difficulty",
+        choices=("easy", "hard"),
+        default="easy",
+        help="hard: more findings a case, fainter and smaller, unevenly frequent, more phrasings",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing phantom corpus"

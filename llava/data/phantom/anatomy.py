@@ -112,12 +112,12 @@ class Chest:
     """One healthy chest.
 
     density: (size, size) fp32, about 0 to 1. lung, outline, inflation: mask, curve and share of the
-    full size of each lung. heart: its mask.
+    full size of each lung. heart: its mask. scale: size of the small lesions to be painted on it.
     """
 
-    def __init__(self, canvas: Canvas, heart_ratio: float):
+    def __init__(self, canvas: Canvas, heart_ratio: float, scale: float = 1.0):
         """heart_ratio: width of the heart over the width of the thorax."""
-        self.canvas, rng = canvas, canvas.rng
+        self.canvas, rng, self.scale = canvas, canvas.rng, scale
         self.outline = {side: self._outline(side) for side in ("left", "right")}
         self.inflation = {"left": 1.0, "right": 1.0}
         self.lung = {side: canvas.area(points) for side, points in self.outline.items()}

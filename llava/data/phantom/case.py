@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
+from llava.data.phantom.difficulty import EASY, Difficulty
+
 FINDINGS = (
     "cardiomegaly",
     "left_effusion",
@@ -31,10 +33,6 @@ SIDES = ("left", "right")
 ZONES = ("upper", "mid", "lower")
 DEVICES = ("endotracheal", "enteric", "central", "picc")
 
-NORMAL_SHARE = 0.22
-COUNTS = (0.36, 0.38, 0.21, 0.05)
-"""Share of the abnormal cases with 1, 2, 3 and 4 findings."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -47,12 +45,16 @@ class Finding:
     kind: str = ""
 
 
-def sample_findings(rng: Generator) -> tuple[Finding, ...]:
+def sample_findings(rng: Generator, difficulty: Difficulty = EASY) -> tuple[Finding, ...]:
     """The findings of one case in the order of `FINDINGS`; `normal` alone when there are none."""
-    if rng.random() < NORMAL_SHARE:
+    if rng.random() < difficulty.normal_share:
         return (Finding("normal"),)
-    count = 1 + int(rng.choice(len(COUNTS), p=COUNTS))
-    chosen = rng.choice(len(FINDINGS) - 1, size=count, replace=False)
+    counts, share = difficulty.counts, None
+    count = 1 + int(rng.choice(len(counts), p=counts))
+    if difficulty.weights:
+        weights = [difficulty.weights[name] for name in FINDINGS[:-1]]
+        share = [weight / sum(weights) for weight in weights]
+    chosen = rng.choice(len(FINDINGS) - 1, size=count, replace=False, p=share)
     names = {FINDINGS[index] for index in chosen}
     placed = _Placement(names, rng).all()
     return tuple(placed[name] for name in FINDINGS if name in placed)

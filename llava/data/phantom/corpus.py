@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from llava.data.phantom.case import sample_findings
+from llava.data.phantom.difficulty import DIFFICULTIES
 from llava.data.phantom.language import is_portable, write_context, write_report
 from llava.data.phantom.lesions import render
 
@@ -40,13 +41,17 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What decides every byte of a corpus. `size` is the side of a picture in pixels."""
+    """What decides every byte of a corpus. `size` is the side of a picture in pixels.
+
+    difficulty: a name of `llava.data.phantom.difficulty.DIFFICULTIES`.
+    """
 
     train: int = 3000
     val: int = 100
     test: int = 240
     size: int = 256
     seed: int = 0
+    difficulty: str = "easy"
 
     def __post_init__(self) -> None:
         for name in SPLITS:
@@ -63,6 +68,17 @@ class CorpusConfig:
             )
         if self.seed < 0:
             raise CorpusError(f"seed={self.seed} is negative; use 0 or more")
+        if self.difficulty not in DIFFICULTIES:
+            raise CorpusError(
+                f"difficulty={self.difficulty!r} is unknown; choose from {', '.join(DIFFICULTIES)}"
+            )
+
+    def settings(self) -> dict[str, int | str]:
+        """As the corpus writes them down: the difficulty only where it is not the usual one."""
+        values = asdict(self)
+        if self.difficulty == "easy":
+            del values["difficulty"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -132,7 +148,7 @@ def _write(folder: Path, config: CorpusConfig, workers: int) -> dict[str, int]:
             splits[entry["split"]].append(entry)
             for name in entry["findings"]:
                 counts[name] = counts.get(name, 0) + 1
-    (folder / SETTINGS).write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json.dumps(config.settings(), indent=1) + "\n", encoding="utf-8")
     (folder / ANNOTATION).write_text(json.dumps(splits, indent=1) + "\n", encoding="utf-8")
     return counts
 
@@ -172,16 +188,17 @@ def _write_case(folder: Path, config: CorpusConfig, place: Place) -> dict:
     """Draws one case; its findings, picture and words have random streams of their own."""
     root = np.random.SeedSequence([config.seed, SPLITS.index(place.split), place.number])
     choice, drawing, words = (np.random.default_rng(child) for child in root.spawn(3))
-    findings = sample_findings(choice)
+    difficulty = DIFFICULTIES[config.difficulty]
+    findings = sample_findings(choice, difficulty)
     path = folder / place.image_path
     path.parent.mkdir(parents=True, exist_ok=True)
-    render(findings, config.size, drawing).save(path, quality=90)
+    render(findings, config.size, drawing, difficulty).save(path, quality=90)
     portable = is_portable(findings, words)
     return {
         "id": place.image_id,
         "study_id": place.study_id,
         "subject_id": place.subject_id,
-        "report": write_report(findings, portable, words),
+        "report": write_report(findings, portable, words, difficulty),
         "image_path": [place.image_path],
         "split": place.split,
         **write_context(findings, portable, words),

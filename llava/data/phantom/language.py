@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
+from llava.data.phantom import paraphrase
 from llava.data.phantom.case import Finding
+from llava.data.phantom.difficulty import EASY, Difficulty
 
 MAX_WORDS = 48
 
@@ -161,15 +163,22 @@ OTHER_ORDER = 0.1
 """How often findings leave their habitual order, in which a reader goes through a film."""
 
 
-def write_report(findings: tuple[Finding, ...], portable: bool, rng: Generator) -> str:
+def write_report(
+    findings: tuple[Finding, ...],
+    portable: bool,
+    rng: Generator,
+    difficulty: Difficulty = EASY,
+) -> str:
     """2 to 6 sentences: every finding, what is absent as far as MAX_WORDS allows."""
     names = {finding.name for finding in findings}
+    more = difficulty.paraphrased
     first = [_pick(VIEWS["portable" if portable else "frontal"], rng)] * (rng.random() < 0.25)
     if names == {"normal"}:
-        said, last = [_pick(NORMAL_LUNGS, rng)], [_pick(NORMAL_END, rng)]
+        clear = NORMAL_LUNGS + paraphrase.NORMAL_LUNGS * more
+        said, last = [_pick(clear, rng)], [_pick(NORMAL_END, rng)]
     else:
-        said, last = _statements(findings, rng), []
-    unsaid = _negatives(names, rng)
+        said, last = _statements(findings, rng, more), []
+    unsaid = _negatives(names, rng, more)
     if rng.random() < OTHER_ORDER:
         rng.shuffle(said)
     sentences = [*first, *said, *unsaid]
@@ -208,7 +217,7 @@ def _pick(options, rng: Generator) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _statements(findings: tuple[Finding, ...], rng: Generator) -> list[str]:
+def _statements(findings: tuple[Finding, ...], rng: Generator, more: bool) -> list[str]:
     """One sentence per finding; what lies on both sides may share one."""
     waiting = {finding.name: finding for finding in findings}
     sentences = []
@@ -220,7 +229,8 @@ def _statements(findings: tuple[Finding, ...], rng: Generator) -> list[str]:
                 del waiting[finding.name]
     for finding in waiting.values():
         key = finding.kind if finding.name == "tube_or_line" else finding.name
-        templates = POSITIVE[key.removeprefix(f"{finding.side}_")]
+        kind = key.removeprefix(f"{finding.side}_")
+        templates = POSITIVE[kind] + paraphrase.POSITIVE[kind] * more
         sentences.append(_fill(_pick(templates, rng), finding))
     return sentences
 
@@ -238,14 +248,14 @@ def _fill(template: str, finding: Finding, other: Finding | None = None) -> str:
     )
 
 
-def _negatives(names: set[str], rng: Generator) -> list[str]:
+def _negatives(names: set[str], rng: Generator, more: bool) -> list[str]:
     """Statements about what is absent, most useful first (the last ones are dropped first)."""
     absent = [kind for kind in ABSENT if not any(name.endswith(kind) for name in names)]
     style = int(rng.integers(2))
     terms = [ABSENT[kind][style] for kind in absent]
     sentences = [_none_of(terms, rng)] if terms else []
     if "cardiomegaly" not in names and rng.random() < 0.85:
-        sentences.insert(int(rng.integers(2)), _pick(NORMAL, rng))
+        sentences.insert(int(rng.integers(2)), _pick(NORMAL + paraphrase.NORMAL * more, rng))
     if rng.random() < 0.4:
         sentences.append(_pick(ALWAYS, rng))
     return sentences

@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 
 from llava.data.phantom.anatomy import HILUM, Canvas, Chest, from_midline, smooth
 from llava.data.phantom.case import Finding
+from llava.data.phantom.difficulty import EASY, Difficulty
 
 HEART_RATIO = {"": (0.38, 0.46), "mild": (0.57, 0.60), "moderate": (0.60, 0.635)}
 HEART_RATIO["severe"] = (0.635, 0.68)
@@ -24,11 +25,15 @@ CENTRE = {"upper": (0.20, 0.28), "mid": (0.215, 0.455), "lower": (0.25, 0.63)}
 """(u, v) of the middle of each zone of a lung."""
 
 
-def render(findings: tuple[Finding, ...], size: int, rng: Generator) -> Image.Image:
+def render(
+    findings: tuple[Finding, ...], size: int, rng: Generator, difficulty: Difficulty = EASY
+) -> Image.Image:
     """The radiograph of a case: `size` x `size` pixels, 8-bit grey."""
     canvas = Canvas(size, rng)
     heart = next((finding.size for finding in findings if finding.name == "cardiomegaly"), "")
-    chest = Chest(canvas, rng.uniform(*HEART_RATIO[heart]))
+    ratio = (HEART_RATIO | difficulty.heart_ratio)[heart]
+    chest = Chest(canvas, rng.uniform(*ratio), difficulty.scale)
+    healthy = chest.density.copy()
     field = dict(chest.lung)
     for painter in ("pneumothorax", "edema", "consolidation", "atelectasis", "nodule", "effusion"):
         for finding in findings:
@@ -37,7 +42,11 @@ def render(findings: tuple[Finding, ...], size: int, rng: Generator) -> Image.Im
     for finding in findings:
         if finding.name in DEVICES:
             DEVICES[finding.name](chest, finding)
-    return _expose(chest.density, canvas)
+    density = chest.density
+    if difficulty.contrast is not None:
+        share = np.float32(rng.uniform(*difficulty.contrast))
+        density = healthy + share * (density - healthy)
+    return _expose(density, canvas, difficulty.grain)
 
 
 def _pneumothorax(chest: Chest, field: dict[str, ndarray], finding: Finding) -> None:
@@ -82,7 +91,7 @@ def _consolidation(chest: Chest, field: dict[str, ndarray], finding: Finding) ->
     """A patch with blurred, irregular borders in one zone."""
     canvas, rng, side = chest.canvas, chest.canvas.rng, finding.side
     centre = _centre(chest, finding) + rng.uniform(-0.02, 0.02, size=2)
-    radius = rng.uniform(0.075, 0.095)
+    radius = rng.uniform(0.075, 0.095) * chest.scale
     offsets = rng.normal(0, 0.55 * radius, size=(5, 2))
     discs = [(*from_midline(centre, side), radius)]
     discs += [(*from_midline(centre + d, side), 0.75 * radius) for d in offsets]
@@ -96,7 +105,7 @@ def _atelectasis(chest: Chest, field: dict[str, ndarray], finding: Finding) -> N
     canvas, rng, side = chest.canvas, chest.canvas.rng, finding.side
     u, v = _centre(chest, finding)
     v += rng.uniform(0.0, 0.03)
-    half, slope = rng.uniform(0.10, 0.12), rng.uniform(0.15, 0.45)
+    half, slope = rng.uniform(0.10, 0.12) * chest.scale, rng.uniform(0.15, 0.45)
     plate = np.array([(u - half, v - slope * half), (u + half, v + slope * half)])
     lines = [from_midline(plate, side)]
     if rng.random() < 0.3:
@@ -110,7 +119,7 @@ def _nodule(chest: Chest, field: dict[str, ndarray], finding: Finding) -> None:
     canvas, rng = chest.canvas, chest.canvas.rng
     u, v = _centre(chest, finding) + rng.uniform(-0.02, 0.02, size=2)
     x, y = from_midline((u, v), finding.side)
-    spot = canvas.discs([(x, y, rng.uniform(0.048, 0.060))], 0.003)
+    spot = canvas.discs([(x, y, rng.uniform(0.048, 0.060) * chest.scale)], 0.003)
     chest.blend(spot, rng.uniform(0.92, 1.0))
 
 
@@ -177,7 +186,7 @@ PAINTERS = {
 DEVICES = {"pacemaker": _pacemaker, "tube_or_line": _tube_or_line}
 
 
-def _expose(density: ndarray, canvas: Canvas) -> Image.Image:
+def _expose(density: ndarray, canvas: Canvas, grain_factor: float) -> Image.Image:
     """Uneven exposure, contrast, blur and grain of one exposure."""
     rng = canvas.rng
     exposed = density + rng.uniform(0.01, 0.025) * canvas.clouds(5)
@@ -185,5 +194,6 @@ def _expose(density: ndarray, canvas: Canvas) -> Image.Image:
     exposed = exposed * rng.uniform(0.88, 1.0) + rng.uniform(0.0, 0.05)
     picture = Image.fromarray(np.clip(exposed * 255, 0, 255).astype(np.uint8))
     picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.0) * canvas.size / 256))
-    grain = rng.standard_normal(density.shape, dtype=np.float32) * rng.uniform(2.0, 5.0)
+    grain = rng.standard_normal(density.shape, dtype=np.float32)
+    grain = grain * (rng.uniform(2.0, 5.0) * grain_factor)
     return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))

@@ -16,6 +16,7 @@ class Qwen3DiffusionConfig(Qwen3Config):
         themselves, the answer attends to all.
     complementary: score each sample under a pair of masks that share no answer token.
     loss_weighting: `elbo` (1 / p) or `uniform`.
+    end_of_text_weight: of the end-of-text fill behind the first one, in the loss of training.
     mask_token_id: id of the mask token, set by the builder from the tokenizer.
     """
 
@@ -24,6 +25,7 @@ class Qwen3DiffusionConfig(Qwen3Config):
     attention_mode: str = "full"
     complementary: bool = True
     loss_weighting: str = "elbo"
+    end_of_text_weight: float = 1.0
     mask_token_id: int | None = None
     is_causal: bool = False
 
@@ -32,6 +34,11 @@ class Qwen3DiffusionConfig(Qwen3Config):
         if self.attention_mode not in ATTENTION_MODES:
             raise ValueError(
                 f"attention_mode={self.attention_mode!r} is unknown; choose from {ATTENTION_MODES}"
+            )
+        if self.end_of_text_weight < 0:
+            raise ValueError(
+                f"end_of_text_weight={self.end_of_text_weight} is negative; use 1 to weigh the "
+                "fill like the words, 0 to leave it out"
             )
         if "sliding_attention" in self.layer_types:
             raise ValueError(

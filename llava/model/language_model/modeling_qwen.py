@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.loss import (
     cross_entropy_by_copy,
+    fill_weight,
     masked_diffusion_loss,
     token_cross_entropy,
 )
@@ -134,7 +135,12 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             self.lm_head(hidden[masked]), labels.expand_as(masked)[masked]
         )
         sample_loss = masked_diffusion_loss(
-            token_ce, masked, p_mask, target_mask.sum(dim=1), self.config.loss_weighting
+            token_ce,
+            masked,
+            p_mask,
+            target_mask.sum(dim=1),
+            self.config.loss_weighting,
+            self._token_weight(labels),
         )
         return MaskedDiffusionOutput(
             loss=sample_loss.mean(),
@@ -143,6 +149,11 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             copy_tokens=masked.sum(dim=-1),
             copy_p=p_mask,
         )
+
+    def _token_weight(self, labels: Tensor) -> Tensor | None:
+        """Of each target in the loss, (B, L) as `labels`; None when all count alike."""
+        weight = self.config.end_of_text_weight
+        return None if weight == 1 else fill_weight(labels, self.config.pad_token_id, weight)
 
     def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
         """The masked copies: each view, followed by its complement when the config pairs them."""

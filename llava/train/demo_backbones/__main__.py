@@ -17,10 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.train.demo_backbones.language import pretrain_language
     from llava.train.demo_backbones.vision import pretrain_vision
 
-    train = {"vision": pretrain_vision, "language": pretrain_language}[args.part]
+    size = {"width": args.width, "layers": args.layers}
+    train = pretrain_language
+    if args.part == "vision":
+        train, size["image_size"] = pretrain_vision, args.image_size
     try:
+        if args.width < 32 or args.width % 32:
+            raise ValueError(f"--width {args.width} is no multiple of 32, the width of a head")
         entries = load_entries(args.data_path, args.image_folder)
-        train(entries, args.output, args.epochs, args.seed, args.bf16)
+        train(entries, args.output, args.epochs, args.seed, args.bf16, **size)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=float, default=8, help="passes over the data")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data order")
     parser.add_argument("--bf16", action="store_true", help="bf16 arithmetic, fp32 weights")
+    parser.add_argument("--width", type=int, default=128, help="of the layers, heads of 32")
+    parser.add_argument("--layers", type=int, default=6, help="of the part that reads or writes")
+    parser.add_argument("--image-size", type=int, default=112, help="side that `vision` sees")
     return parser
 
 

@@ -30,6 +30,11 @@ from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.train.demo_backbones.fitting import fit
 
 CANVAS = 64
+OURS = (
+    *("attention_mode", "complementary", "loss_weighting", "end_of_text_weight", "mask_token_id"),
+    "is_causal",
+)
+"""Fields of the configuration that no published checkpoint has."""
 T_POWER = 3
 NOTE_SHARE = 0.8
 """Share of a report's content words that the language model is shown when it learns to write."""
@@ -133,7 +138,13 @@ def start_as_identity(model: Qwen3ForMaskedDiffusion) -> None:
 
 
 def pretrain_language(
-    entries: Sequence[Entry], output: Path, epochs: float, seed: int, bf16: bool = False
+    entries: Sequence[Entry],
+    output: Path,
+    epochs: float,
+    seed: int,
+    bf16: bool = False,
+    width: int = 128,
+    layers: int = 6,
 ) -> None:
     """Train tokenizer and language model on prompts and reports.
 
@@ -142,7 +153,7 @@ def pretrain_language(
     """
     set_seed(seed)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
-    model = new_language_model(tokenizer)
+    model = new_language_model(tokenizer, width, layers)
     start_as_identity(model)
     model.config.loss_weighting = "uniform"
     dataset = notes_dataset(entries, tokenizer, seed)
@@ -206,7 +217,7 @@ def save_language_model(
     tokenizer.save_pretrained(str(output))
     file = output / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    for ours in ("attention_mode", "complementary", "loss_weighting", "mask_token_id", "is_causal"):
+    for ours in OURS:
         config.pop(ours, None)
     config["architectures"] = ["A2DQwen3LMHeadModel"]
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

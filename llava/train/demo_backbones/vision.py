@@ -100,13 +100,20 @@ def new_image_processor(image_size: int = IMAGE_SIZE) -> SiglipImageProcessorPil
 
 
 def pretrain_vision(
-    entries: Sequence[Entry], output: Path, epochs: float, seed: int, bf16: bool = False
+    entries: Sequence[Entry],
+    output: Path,
+    epochs: float,
+    seed: int,
+    bf16: bool = False,
+    width: int = 128,
+    layers: int = 6,
+    image_size: int = IMAGE_SIZE,
 ) -> None:
     """Train a SigLIP on images and the sentences of their reports."""
     set_seed(seed)
-    processor = new_image_processor()
+    processor = new_image_processor(image_size)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
-    model = new_vision_model(len(tokenizer))
+    model = new_vision_model(len(tokenizer), width, layers, image_size)
     model.set_attn_implementation("eager")  # 64 tokens: short enough to write out
 
     def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:

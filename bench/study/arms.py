@@ -1,0 +1,163 @@
+"""What the study compares: each arm is the options by which its training differs from the others.
+
+    python -m bench.study.arms --seeds 0,1,2          # the jobs, in the order they are run
+
+First part of the study. Every arm starts from the same backbones, sees the same samples in the same
+order and takes the same number of steps; `base` is the demo's recipe and belongs to every group.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WARMUP_STEPS = 20
+LEARNING_RATE = "3e-3"
+CHECKS = 8
+"""Evaluations of the held-out loss in a run, evenly spread; each has a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """groups: the comparisons it belongs to. options: of `llava.train.train`, beside the common.
+
+    variants: how it is decoded beside the usual way: without the clinical context (no_context), or
+    with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache).
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    variants: tuple[str, ...] = ()
+
+
+_DEMO = {"loss_weighting": "uniform", "stratified_t": "true", "t_power": "3"}
+_SINGLE = {"complementary": "false"}
+_TWO = {"complementary": "false", "num_views": "2"}
+_ELBO, _UNIFORM = {"loss_weighting": "elbo"}, {"loss_weighting": "uniform"}
+
+ARMS = (
+    Arm("base", ("objective", "attention", "canvas", "context"), _DEMO, ("no_context",)),
+    Arm("single_elbo", ("objective",), _SINGLE | _ELBO),
+    Arm("single_uniform", ("objective",), _SINGLE | _UNIFORM),
+    Arm("independent_elbo", ("objective",), _TWO | _ELBO),
+    Arm("independent_uniform", ("objective",), _TWO | _UNIFORM),
+    Arm("complementary_elbo", ("objective",), _ELBO),
+    Arm("complementary_uniform", ("objective",), _UNIFORM),
+    Arm("stratified_elbo", ("objective",), _ELBO | {"stratified_t": "true"}),
+    Arm("pairs2_elbo", ("objective",), _ELBO | {"num_views": "4"}),
+    Arm("pairs4_elbo", ("objective",), _ELBO | {"num_views": "8"}),
+    Arm("full", ("attention",), _DEMO | {"attention_mode": "full"}, ("prefix_cache",)),
+    Arm("fill_random", ("canvas",), _DEMO | {"answer_fill": "random"}),
+    Arm("fill_tight", ("canvas",), _DEMO | {"answer_fill": "tight"}),
+    Arm("end_weight_0.1", ("canvas",), _DEMO | {"end_of_text_weight": "0.1"}),
+    Arm("end_weight_3", ("canvas",), _DEMO | {"end_of_text_weight": "3"}),
+    Arm("no_context", ("context",), _DEMO | {"context_dropout": "1.0"}, ("no_context",)),
+    Arm("context_dropout", ("context",), _DEMO | {"context_dropout": "0.3"}, ("no_context",)),
+)
+GROUPS = ("objective", "attention", "canvas", "context")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all arms of a study share. study: its folder. canvas: positions. tests: phantoms."""
+
+    study: Path
+    steps: int = 400
+    batch_size: int = 8
+    canvas: int = 64
+    tests: int = 200
+    bf16: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.steps < CHECKS:
+            raise ValueError(
+                f"steps={self.steps} leaves no room for {CHECKS} checks; use 8 or more"
+            )
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device={self.device!r} is unknown; use cpu or cuda")
+
+    @property
+    def check_every(self) -> int:
+        return self.steps // CHECKS
+
+    def run_folder(self, arm: str, seed: int) -> Path:
+        return self.study / "runs" / arm / f"seed{seed}"
+
+
+def find(name: str) -> Arm:
+    """Raises ValueError on an unknown name."""
+    for arm in ARMS:
+        if arm.name == name:
+            return arm
+    raise ValueError(f"arm {name!r} is unknown; choose from {', '.join(a.name for a in ARMS)}")
+
+
+def train_options(arm: Arm, seed: int, settings: Settings) -> list[str]:
+    """The command line of `python -m llava.train.train` for this arm and seed."""
+    study = settings.study
+    options = {
+        "model_name_or_path": study / "backbones/language",
+        "vision_tower": study / "backbones/vision",
+        "mm_tunable_parts": "mm_mlp_adapter,mm_language_model",
+        "feature_cache": study / "features",
+        "data_path": study / "data/train_llave_llada.json",
+        "eval_data_path": study / "data/val_llave_llada.json",
+        "image_folder": study / "phantom",
+        "attention_mode": "prefix",
+        "answer_canvas": settings.canvas,
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": 16,
+        "learning_rate": LEARNING_RATE,
+        "muon_lr": LEARNING_RATE,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": min(WARMUP_STEPS, settings.steps // 4),
+        "eval_strategy": "steps",
+        "eval_steps": settings.check_every,
+        "save_strategy": "steps",
+        "save_steps": settings.check_every,
+        "save_only_model": "true",
+        "logging_steps": settings.check_every,
+        "dataloader_num_workers": 0,
+        "report_to": "none",
+        "bf16": str(settings.bf16).lower(),
+        "use_cpu": str(settings.device == "cpu").lower(),
+        "seed": seed,
+        "output_dir": settings.run_folder(arm.name, seed),
+    } | arm.options
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def chosen(names: str) -> list[Arm]:
+    """The arms of a list of names separated by commas; all of them for an empty list."""
+    return [find(name.strip()) for name in names.split(",") if name.strip()] or list(ARMS)
+
+
+def jobs(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Seed by seed, so that an interrupted study has whole rows of every arm."""
+    for seed in seeds:
+        for arm in arms:
+            yield arm.name, seed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.study.arms", description="List the jobs of a study, one a line."
+    )
+    parser.add_argument("--arms", default="", help="names separated by commas (default: all)")
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas (default: 0,1,2)")
+    args = parser.parse_args(argv)
+    try:
+        arms, seeds = chosen(args.arms), [int(seed) for seed in args.seeds.split(",")]
+    except ValueError as error:
+        parser.error(str(error))
+    for arm, seed in jobs(arms, seeds):
+        print(arm, seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""One job of the study: train an arm under a seed, write its reports, score them, leave records.
+
+    python -m bench.study.run --study exp/study --arm base --seed 0
+    python -m bench.study.run --study exp/study --features          # once, before the jobs
+
+Second part of the study, between `arms` and `records`. What has a record is not done again, and a
+training that was killed goes on from its last checkpoint. The learning rate is constant, so a
+checkpoint is the run that was stopped there: an arm of the comparison of objectives is scored at
+the end and where it stood when `base` had done half of its steps, which therefore runs first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.study.arms import Arm, Settings, find, train_options
+from bench.study.records import Record, exists
+
+if TYPE_CHECKING:
+    from llava.eval.documents import Document
+    from llava.inference import ReportWriter, Request
+
+BLOCK_LENGTH, THRESHOLD, DECODE_BATCH = 8, 0.9, 40
+"""How every report of the study is decoded, unless a variant says otherwise."""
+EQUAL_TIME = "equal_time"
+SHARE_OF_BASE = 0.5
+"""Of the steps of `base`: the time that arms get in the comparison at equal time. The fastest arm
+is less than twice as fast, so that every arm has a checkpoint at that time."""
+CLOCK_FILE = "seconds_per_step.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        settings = Settings(
+            study=args.study,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            canvas=args.canvas,
+            tests=args.tests,
+            bf16=args.bf16,
+            device=args.device,
+        )
+        _check_device(settings)
+        if args.features:
+            return cache_features(settings)
+        arm = find(args.arm)
+        return train_and_score(arm, args.seed, settings)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def cache_features(settings: Settings) -> int:
+    """What the frozen tower makes of every training image, before jobs would do it at once."""
+    from llava.train.arguments import parse_arguments
+    from llava.train.train import _entries, build_model, stored_views
+
+    arguments = parse_arguments(train_options(find("base"), 0, settings))
+    loaded = build_model(arguments)
+    stored_views(arguments, loaded, _entries(arguments.data, arguments.data.data_path))
+    return 0
+
+
+def train_and_score(arm: Arm, seed: int, settings: Settings) -> int:
+    """Train if there is no finished run, then write every record that is missing."""
+    code = train_arm(arm, seed, settings)
+    if code:
+        return code
+    for step, variant in evaluations(arm, seed, settings):
+        if not exists(settings.study, arm.name, seed, step, variant):
+            score_checkpoint(arm, seed, step, variant, settings)
+    return 0
+
+
+def evaluations(arm: Arm, seed: int, settings: Settings) -> list[tuple[int, str]]:
+    """(step, variant) of every record that the arm should have under this seed."""
+    found = [(settings.steps, variant) for variant in ("", *arm.variants)]
+    if "objective" in arm.groups:
+        found.append((equal_time_step(arm, seed, settings), EQUAL_TIME))
+    return found
+
+
+def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
+    """Train into the arm's folder unless that is finished; the exit code of the training."""
+    from llava.train.arguments import parse_arguments
+    from llava.train.checkpoints import write_json
+    from llava.train.run_folder import FINISHED_FILE
+    from llava.train.train import train
+
+    folder = settings.run_folder(arm.name, seed)
+    if (folder / FINISHED_FILE).is_file():
+        return 0
+    clock = step_clock()
+    code = train(parse_arguments(train_options(arm, seed, settings)), [clock])
+    if not code:
+        write_json(folder / CLOCK_FILE, {"seconds_per_step": statistics.median(clock.seconds)})
+    return code
+
+
+def step_clock() -> Any:
+    """A callback that takes the time of every step: forward, backward and optimizer."""
+    from transformers import TrainerCallback
+
+    class StepClock(TrainerCallback):
+        def __init__(self) -> None:
+            self.started, self.seconds = 0.0, []
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started = _now(args.device.type)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.seconds.append(_now(args.device.type) - self.started)
+
+    return StepClock()
+
+
+def _now(device: str) -> float:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def equal_time_step(arm: Arm, seed: int, settings: Settings) -> int:
+    """The check of `arm` nearest to the time that `base` took for its share of the steps."""
+    own = seconds_per_step(settings.run_folder(arm.name, seed))
+    budget = SHARE_OF_BASE * settings.steps * seconds_per_step(settings.run_folder("base", seed))
+    checks = range(settings.check_every, settings.steps + 1, settings.check_every)
+    return min(checks, key=lambda step: abs(step * own - budget))
+
+
+def seconds_per_step(folder: Path) -> float:
+    """The median of a finished run. Raises ValueError when there is none."""
+    file = folder / CLOCK_FILE
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no finished run; run that arm and seed first")
+    return json.loads(file.read_text(encoding="utf-8"))["seconds_per_step"]
+
+
+def load_writer(folder: Path, settings: Settings) -> ReportWriter:
+    """In fp32 on a CPU, where it is exact, and bf16 on a GPU."""
+    from llava.inference import ReportWriter
+
+    return ReportWriter.from_pretrained(folder, device=settings.device)
+
+
+def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Settings) -> None:
+    """Decode the test phantoms, score them, write the record."""
+    from bench.decode_quality import requests_of, write_all
+    from bench.study.scoring import score_reports
+    from llava.diffusion.sampler import SamplingConfig
+
+    documents, drawn = test_phantoms(settings)
+    config = SamplingConfig(
+        gen_length=settings.canvas,
+        block_length=BLOCK_LENGTH,
+        threshold=THRESHOLD,
+        cache="prefix" if variant == "prefix_cache" else "auto",
+    )
+    requests = requests_of(documents)
+    if variant == "no_context":
+        requests = [without_context(request) for request in requests]
+    folder = settings.run_folder(arm.name, seed)
+    checkpoint = folder if step == settings.steps else folder / f"checkpoint-{step}"
+    writer = load_writer(checkpoint, settings)
+    reports, seconds = write_all(writer, requests, config, DECODE_BATCH)
+    curve = held_out_curve(folder)
+    metrics = score_reports(documents, drawn, reports, seconds)
+    nelbo = dict(curve).get(step)
+    if nelbo is not None and variant in ("", EQUAL_TIME):
+        metrics["nelbo"] = nelbo
+    record = Record(
+        arm=arm.name,
+        seed=seed,
+        step=step,
+        variant=variant,
+        n=len(documents),
+        seconds_per_step=seconds_per_step(folder),
+        metrics=metrics,
+        curve=curve if not variant else [],
+    )
+    record.write(settings.study)
+    print(f"{record.name}: F1 {metrics['f1']:.3f}, ROUGE-L {metrics['rouge_l']:.3f}", flush=True)
+
+
+def test_phantoms(settings: Settings) -> tuple[list[Document], list[frozenset[str]]]:
+    """The first `tests` test phantoms, and what was drawn in each."""
+    from bench.decode_quality import read_drawn
+    from llava.data.phantom.corpus import ANNOTATION
+    from llava.eval.documents import read_documents
+
+    images = settings.study / "phantom"
+    documents, _ = read_documents(settings.study / "data/test_llave_llada.json", images)
+    documents = documents[: settings.tests]
+    return documents, read_drawn(images / ANNOTATION, [document.id for document in documents])
+
+
+def without_context(request: Request) -> Request:
+    from llava.data.context import split_context
+
+    return replace(request, prompt=split_context(request.prompt)[0])
+
+
+def held_out_curve(folder: Path) -> list[tuple[int, float]]:
+    """(step, held-out NELBO) as the training logged it."""
+    from llava.train.llada_trainer import TRAINER_STATE_FILE
+
+    state = json.loads((folder / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
+    logs = state["log_history"]
+    return [(log["step"], log["eval_loss"]) for log in logs if "eval_loss" in log]
+
+
+def _check_device(settings: Settings) -> None:
+    import torch
+
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda: torch sees no GPU here; leave --gpu out for the study of CPU size"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    usual = Settings(Path("exp/study"))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.study.run",
+        description="Train and score one arm of the study under one seed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--study", type=Path, default=usual.study, help="folder of the study")
+    parser.add_argument("--arm", default="base", help="a name of `python -m bench.study.arms`")
+    parser.add_argument("--seed", type=int, default=0, help="of the order, the noise, the weights")
+    parser.add_argument("--steps", type=int, default=usual.steps, help="of the optimizer")
+    parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="samples a step")
+    parser.add_argument("--canvas", type=int, default=usual.canvas, help="positions of an answer")
+    parser.add_argument("--tests", type=int, default=usual.tests, help="test phantoms to report on")
+    parser.add_argument("--bf16", action="store_true", help="train in bf16")
+    parser.add_argument("--device", default=usual.device, help="cpu or cuda")
+    parser.add_argument("--features", action="store_true", help="only fill the feature cache")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

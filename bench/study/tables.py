@@ -1,0 +1,262 @@
+"""The study's records as Markdown tables, one for each question.
+
+    records -> Results (by arm and variant) -> a table of text, for `report` to put into the pages
+
+Means over seeds with 95 % t intervals; differences are from `base`, paired by seed, in bold where
+their interval leaves out 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.study.arms import ARMS, Arm
+from bench.study.intervals import Interval, mean_interval, paired_difference
+from bench.study.records import Record
+
+EQUAL_TIME = "equal_time"
+TITLES = {
+    "nelbo": "NELBO",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "passes": "passes",
+    "seconds_per_report": "s/report",
+    "truncated": "cut off",
+    "empty": "empty",
+    "repetition": "repeated",
+    "length_ratio": "length ratio",
+    "length_error": "length error",
+    "omitted_normal": "normal omitted",
+}
+_DASH = "–"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of a study, to be asked by arm, variant and metric."""
+
+    records: Sequence[Record]
+
+    def of(self, arm: str, variant: str = "") -> list[Record]:
+        return [r for r in self.records if (r.arm, r.variant) == (arm, variant)]
+
+    def by_seed(self, arm: str, metric: str, variant: str = "") -> dict[int, float]:
+        """Seed -> value; empty when the metric was not measured."""
+        found = self.of(arm, variant)
+        return {r.seed: r.metrics[metric] for r in found if metric in r.metrics}
+
+    def mean(self, arm: str, metric: str, variant: str = "") -> Interval | None:
+        values = list(self.by_seed(arm, metric, variant).values())
+        return mean_interval(values) if values else None
+
+    def difference(
+        self, arm: str, metric: str, variant: str = "", base_variant: str | None = None
+    ) -> Interval | None:
+        """From `base`, in the same variant unless another is named."""
+        other = variant if base_variant is None else base_variant
+        return paired_difference(
+            self.by_seed(arm, metric, variant), self.by_seed("base", metric, other)
+        )
+
+    def seconds_per_step(self, arm: str) -> Interval | None:
+        values = [record.seconds_per_step for record in self.of(arm)]
+        return mean_interval(values) if values else None
+
+    def variants(self, arm: str) -> list[str]:
+        return list(dict.fromkeys(record.variant for record in self.records if record.arm == arm))
+
+
+def show(interval: Interval | None, digits: int = 3) -> str:
+    """A mean with half its interval's width; a dash where nothing was measured."""
+    if interval is None:
+        return _DASH
+    half = "" if interval.half is None else f" ± {interval.half:.{digits}f}"
+    return f"{interval.mean:.{digits}f}{half}"
+
+
+def show_difference(interval: Interval | None, digits: int = 3) -> str:
+    if interval is None:
+        return _DASH
+    half = "" if interval.half is None else f" ± {interval.half:.{digits}f}"
+    text = f"{interval.mean:+.{digits}f}{half}"
+    return f"**{text}**" if interval.excludes_zero else text
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def members(results: Results, group: str) -> list[Arm]:
+    """The arms of a group that have records."""
+    return [arm for arm in ARMS if group in arm.groups and results.of(arm.name)]
+
+
+def objective(results: Results) -> str:
+    """Every objective at equal steps, and at equal time."""
+    head = ["objective", "s/step", "NELBO", "F1", "ROUGE-L", "F1 − base"]
+    head += ["equal time: steps", "NELBO", "F1", "F1 − base"]
+    rows = []
+    for arm in members(results, "objective"):
+        name = arm.name
+        steps = sorted({record.step for record in results.of(name, EQUAL_TIME)})
+        rows.append(
+            [
+                f"`{name}`",
+                show(results.seconds_per_step(name)),
+                *(show(results.mean(name, metric)) for metric in ("nelbo", "f1", "rouge_l")),
+                show_difference(results.difference(name, "f1")) if name != "base" else _DASH,
+                ", ".join(map(str, steps)) or _DASH,
+                *(show(results.mean(name, metric, EQUAL_TIME)) for metric in ("nelbo", "f1")),
+                show_difference(results.difference(name, "f1", EQUAL_TIME))
+                if name != "base"
+                else _DASH,
+            ]
+        )
+    return table(head, rows)
+
+
+def attention(results: Results) -> str:
+    """prefix and full trained, and full decoded with the prompt's cache."""
+    metrics = ("nelbo", "f1", "rouge_l", "passes", "seconds_per_report")
+    rows = _rows(results, [("base", "", "prefix (`base`)"), ("full", "", "full")], metrics)
+    rows += _rows(
+        results, [("full", "prefix_cache", "full, prefix cache at inference only")], metrics
+    )
+    head = ["attention", "s/step", *(TITLES[metric] for metric in metrics), "F1 − base"]
+    return table(head, rows)
+
+
+def canvas(results: Results) -> str:
+    metrics = ("f1", "rouge_l", "truncated", "repetition", "length_ratio", "length_error")
+    metrics += ("omitted_normal",)
+    arms = [(arm.name, "", f"`{arm.name}`") for arm in members(results, "canvas")]
+    head = ["fill of the canvas", "s/step", *(TITLES[metric] for metric in metrics), "F1 − base"]
+    return table(head, _rows(results, arms, metrics))
+
+
+def context(results: Results) -> str:
+    """Each arm with and without the context at inference."""
+    rows = []
+    for arm in members(results, "context"):
+        for variant, given in (("", "given"), ("no_context", "left out")):
+            cells = [show(results.mean(arm.name, m, variant)) for m in ("f1", "rouge_l")]
+            difference = results.difference(arm.name, "f1", variant, base_variant="")
+            is_base = (arm.name, variant) == ("base", "")
+            change = _DASH if is_base else show_difference(difference)
+            rows.append([f"`{arm.name}`", given, *cells, change])
+    return table(["trained", "context at inference", "F1", "ROUGE-L", "F1 − base"], rows)
+
+
+def twin(results: Results) -> str:
+    """The autoregressive twin and what it is put beside, every metric that was measured."""
+    columns = [("autoregressive", variant) for variant in results.variants("autoregressive")]
+    seen = {variant for _, variant in columns}
+    beside = [v for v in results.variants("base") if v.startswith("beside") or v in seen]
+    columns += [("base", variant) for variant in beside if variant not in ("", EQUAL_TIME)]
+    if not results.of("autoregressive"):
+        return "Not measured in this run."
+    columns.sort(key=lambda column: (column[1] == "infill", column[0]))
+    metrics = dict.fromkeys(
+        metric for arm, variant in columns for r in results.of(arm, variant) for metric in r.metrics
+    )
+    head = ["", *(f"`{arm}`{', ' + variant if variant else ''}" for arm, variant in columns)]
+    rows = [
+        [TITLES.get(metric, metric), *(show(results.mean(*column_of(metric, c))) for c in columns)]
+        for metric in metrics
+    ]
+    return table([cell.replace("_", " ") for cell in head], rows)
+
+
+def column_of(metric: str, column: tuple[str, str]) -> tuple[str, str, str]:
+    return column[0], metric, column[1]
+
+
+def gradient(content: Mapping[str, Any]) -> str:
+    """gradient_variance.json, whose rows name their own columns."""
+    rows = content["rows"]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    return table([name.replace("_", " ") for name in names], cells)
+
+
+def decoding(content: Mapping[str, Any]) -> str:
+    """The ends of the quality-speed curves: the reference, what is recommended, every cache."""
+    points, best = content["points"], content["recommended"]
+    reference = points[0]
+    best_of_group = {}
+    for point in points[1:]:
+        good = min(point["f1"] / reference["f1"], point["rouge_l"] / reference["rouge_l"]) >= 0.99
+        held = best_of_group.get(point["group"])
+        if good and (held is None or point["passes"] < held["passes"]):
+            best_of_group[point["group"]] = point
+    rows = [
+        [
+            f"**{point['name']}**" if point["name"] == best["name"] else point["name"],
+            "yes" if point["exact"] else "no",
+            *(f"{point[name]:.3f}" for name in ("f1", "rouge_l")),
+            f"{point['passes']:.1f}",
+            f"{point['seconds']:.3f}",
+        ]
+        for point in (reference, *best_of_group.values())
+    ]
+    return table(["fewest passes within 1 %", "exact", "F1", "ROUGE-L", "passes", "s/report"], rows)
+
+
+def summary(results: Results) -> str:
+    """The table of the README: the choices, each against the demo's recipe."""
+    chosen = (
+        ("base", "", "demo's recipe: prefix, pairs, uniform, t leaning to the top"),
+        ("complementary_elbo", "", "public recipe's objective: pairs, `elbo`"),
+        ("single_elbo", "", "one mask a sample, `elbo`"),
+        ("full", "", "full attention"),
+        ("full", "prefix_cache", "full attention, prefix cache at inference only"),
+        ("fill_tight", "", "no fill behind the answer"),
+        ("context_dropout", "", "context dropped with 0.3"),
+        ("autoregressive", "", "autoregressive twin"),
+    )
+    rows = []
+    for arm, variant, label in chosen:
+        if not results.of(arm, variant):
+            continue
+        cells = [show(results.mean(arm, metric, variant)) for metric in ("f1", "rouge_l")]
+        difference = results.difference(arm, "f1", variant, base_variant="")
+        is_base = (arm, variant) == ("base", "")
+        seconds = results.mean(arm, "seconds_per_report", variant)
+        rows.append(
+            [label, *cells, _DASH if is_base else show_difference(difference), show(seconds)]
+        )
+    return table(["choice", "F1", "ROUGE-L", "F1 − demo's", "s/report"], rows)
+
+
+def _rows(
+    results: Results, columns: Sequence[tuple[str, str, str]], metrics: Sequence[str]
+) -> list[list[str]]:
+    return [
+        [
+            label,
+            show(results.seconds_per_step(arm)),
+            *(show(results.mean(arm, metric, variant)) for metric in metrics),
+            _DASH
+            if (arm, variant) == ("base", "")
+            else show_difference(results.difference(arm, "f1", variant, base_variant="")),
+        ]
+        for arm, variant, label in columns
+        if results.of(arm, variant)
+    ]
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else _DASH if value is None else str(value)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "objective": objective,
+    "attention": attention,
+    "canvas": canvas,
+    "context": context,
+    "autoregressive": twin,
+}
+"""Marker in docs/results.md -> what writes it."""

@@ -1,0 +1,194 @@
+"""The study: its arms parse, its records survive, its intervals and tables are right."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.study import arms, tables
+from bench.study.arms import ARMS, CHECKS, Settings, chosen, find, jobs, train_options
+from bench.study.intervals import mean_interval, paired_difference
+from bench.study.pool import Job, run_stage, stages
+from bench.study.records import Record, exists, read_record, read_records
+from bench.study.report import fill, write_report
+from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations
+from bench.study.scoring import omitted_normal, score_texts
+from llava.train.arguments import mask_draws, parse_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = ("f1", "rouge_l", "truncated", "repetition", "length_ratio", "length_error")
+METRICS += ("omitted_normal", "passes", "seconds_per_report", "nelbo")
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings(tmp_path / "study", steps=80)
+
+
+def record(arm: str, seed: int, value: float, variant: str = "", step: int = 80) -> Record:
+    curve = [] if variant else [(10 * k, 2 - value - k / 10) for k in range(1, CHECKS + 1)]
+    return Record(arm, seed, step, variant, 5, 0.1, dict.fromkeys(METRICS, value), curve)
+
+
+def write_study(folder: Path) -> None:
+    """Records of every arm under three seeds; `full` is better than `base` under all of them."""
+    for number, arm in enumerate(ARMS):
+        for seed in range(3):
+            value = 0.5 + 0.1 * seed + (0.05 + 0.001 * seed if arm.name == "full" else 0)
+            record(arm.name, seed, value).write(folder)
+            for variant in arm.variants:
+                record(arm.name, seed, value - 0.01 * number, variant).write(folder)
+            if "objective" in arm.groups:
+                record(arm.name, seed, value - 0.1, EQUAL_TIME, 40).write(folder)
+            record("autoregressive", seed, 0.4).write(folder)
+    (folder / "phantom").mkdir()
+    (folder / "phantom/phantom.json").write_text('{"train": 9, "difficulty": "hard"}')
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+def test_every_arm_is_a_command_line_of_the_trainer(arm, settings):
+    words = train_options(arm, 1, settings)
+    parsed = parse_arguments(words)
+    for name, value in arm.options.items():
+        found = next(
+            getattr(group, name)
+            for group in (parsed.model, parsed.data, parsed.run)
+            if hasattr(group, name)
+        )
+        assert str(found).lower() in (value, f"{value}.0")
+    assert parsed.training.max_steps == 80
+    assert parsed.training.lr_scheduler_type == "constant_with_warmup"
+    assert parsed.data.feature_cache
+
+
+def test_the_objectives_differ_in_masks_and_copies_as_their_names_say(settings):
+    copies = {}
+    for name in ("single_elbo", "independent_elbo", "complementary_elbo", "pairs2_elbo"):
+        model = parse_arguments(train_options(find(name), 0, settings)).model
+        copies[name] = mask_draws(model) * (2 if model.complementary else 1)
+    assert list(copies.values()) == [1, 2, 2, 4]
+
+
+def test_jobs_go_seed_by_seed_and_an_unknown_arm_is_named():
+    assert list(jobs(chosen("base, full"), [3, 4])) == [
+        ("base", 3),
+        ("full", 3),
+        ("base", 4),
+        ("full", 4),
+    ]
+    assert chosen("") == list(ARMS)
+    with pytest.raises(ValueError, match="arm 'bse' is unknown; choose from base"):
+        chosen("bse")
+
+
+def test_base_runs_before_the_arms_that_are_compared_with_it_at_equal_time(settings):
+    first, second = list(stages(settings, "single_elbo,base", [0, 1]))
+    assert [job.name for job in first] == ["base_seed0", "base_seed1"]
+    assert [job.name for job in second] == ["single_elbo_seed0", "single_elbo_seed1"]
+
+
+def test_a_failed_job_is_named_and_does_not_stop_the_others(tmp_path, capsys):
+    good, bad = Job("good", "json.tool", ("--help",)), Job("bad", "json.tool", ("no such file",))
+    assert run_stage([bad, good], tmp_path, 1) == ["bad"]
+    assert "No such file" in (tmp_path / "bad.log").read_text()
+    assert "good: done" in capsys.readouterr().out
+
+
+def test_equal_time_is_the_nearest_checkpoint_to_half_of_base(settings):
+    for arm, seconds in (("base", 0.2), ("single_elbo", 0.13), ("pairs4_elbo", 0.8)):
+        folder = settings.run_folder(arm, 0)
+        folder.mkdir(parents=True)
+        (folder / CLOCK_FILE).write_text(json.dumps({"seconds_per_step": seconds}))
+    found = [equal_time_step(find(n), 0, settings) for n in ("base", "single_elbo", "pairs4_elbo")]
+    assert found == [40, 60, 10]
+    assert (60, EQUAL_TIME) in evaluations(find("single_elbo"), 0, settings)
+    with pytest.raises(ValueError, match="seed1 holds no finished run"):
+        equal_time_step(find("base"), 1, settings)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    written = record("base", 2, 0.5)
+    path = written.write(tmp_path)
+    assert exists(tmp_path, "base", 2, 80)
+    assert not exists(tmp_path, "base", 2, 80, "no_context")
+    assert replace(read_record(path), curve=written.curve) == written
+    assert read_record(path).curve == [list(point) for point in written.curve]
+    path.write_text('{"arm": "base"}')
+    with pytest.raises(ValueError, match=r"step80\.json is no record of a study"):
+        read_records(tmp_path)
+
+
+def test_an_interval_over_three_seeds_is_students():
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert (interval.mean, interval.n) == (2.0, 3)
+    assert interval.half == pytest.approx(4.303 / 3**0.5)
+    assert mean_interval([1.0]).half is None
+
+
+def test_a_difference_is_paired_by_seed():
+    paired = paired_difference({0: 1.1, 1: 2.1, 2: 3.1, 7: 9.0}, {0: 1.0, 1: 2.0, 2: 3.0})
+    assert paired.mean == pytest.approx(0.1)
+    assert paired.half == pytest.approx(0, abs=1e-9)
+    assert paired.n == 3
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
+
+
+def test_the_report_fills_every_marker_and_leaves_the_conclusions_alone(tmp_path):
+    write_study(tmp_path / "study")
+    write_report(tmp_path / "study", tmp_path / "out")
+    page = (tmp_path / "out/docs/results.md").read_text()
+    original = (ROOT / "docs/results.md").read_text()
+    outside = re.compile(r"(<!-- study:(\w+) -->).*?(<!-- /study:\2 -->)", re.DOTALL)
+    assert outside.sub("", page) == outside.sub("", original)
+    for name in tables.TABLES:
+        assert re.search(rf"<!-- study:{name} -->\n\|", page), name
+    full = next(line for line in page.splitlines() if line.startswith("| full |"))
+    assert full.endswith("**+0.051 ± 0.002** |")
+    assert "| `base`" in (tmp_path / "out/docs/results.md").read_text()
+    assert "demo's recipe" in (tmp_path / "out/README.md").read_text()
+    results = json.loads((tmp_path / "out/bench/results/study.json").read_text())
+    assert results["arms"]["full"]["usual"]["f1"]["mean"]["mean"] == pytest.approx(0.651)
+    for picture in ("objective", "differences"):
+        assert (tmp_path / f"out/docs/results/{picture}.png").stat().st_size > 10_000
+
+
+def test_a_page_without_its_marker_is_refused():
+    with pytest.raises(ValueError, match="must hold <!-- study:context -->"):
+        fill("no marker", {"context": "x"}, "docs/results.md")
+
+
+def test_what_a_report_leaves_out_of_the_normal_is_counted():
+    reference = "The heart size is normal. No pleural effusion or pneumothorax."
+    said = "There is a small left pneumothorax. The heart size is normal."
+    assert omitted_normal([reference, reference], [reference, said]) == pytest.approx(1 / 6)
+
+
+def test_a_perfect_report_scores_one_and_errs_in_nothing():
+    text = "There is a nodule in the left upper lung. No pleural effusion."
+    found = score_texts([text], [frozenset({"nodule"})], [text])
+    assert (found["f1"], found["rouge_l"], found["length_ratio"]) == (1.0, 1.0, 1.0)
+    assert (found["length_error"], found["omitted_normal"], found["empty"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("module", ["arms", "run", "pool", "report"])
+def test_the_command_lines_explain_themselves(module):
+    command = [sys.executable, "-m", f"bench.study.{module}", "--help"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"bench.study.{module}" in found.stdout
+
+
+def test_the_script_refuses_what_it_does_not_know_and_names_its_variables():
+    command = ["bash", str(ROOT / "bench/study.sh"), "--fast"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    for name in ("STEPS", "SEEDS", "ARMS", "STUDY"):
+        assert name in found.stderr
+
+
+def test_the_listing_names_every_arm(capsys):
+    arms.main(["--seeds", "5"])
+    assert capsys.readouterr().out.split() == [w for arm in ARMS for w in (arm.name, "5")]
