@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from llava.constants import IMAGE_PLACEHOLDER
+from llava.data.records import human_turn
+from llava.eval.external_scores import ExternalScore, Found
 from llava.eval.page.figures import Statement, calibration, length_plot, statements, wilson
 from llava.eval.page.findings import (
     AGREED,
@@ -26,10 +29,10 @@ from llava.eval.page.findings import (
     verdict,
 )
 from llava.eval.page.images import data_url, embed_images
-from llava.eval.page.run import NO_SPLIT, Run, context_fields, read_run
+from llava.eval.page.run import NO_SPLIT, Run, context_fields, image_roles, read_run
 from llava.eval.page.segments import cut, mark, place_tokens, sentences
 from llava.eval.page.studies import flags
-from llava.eval.page.tables import finding_interval, protocol_rows, score_table
+from llava.eval.page.tables import Row, finding_interval, protocol_rows, score_table
 from llava.eval.predictions import Prediction
 
 PLEURAL = "Pleural Effusion"
@@ -240,8 +243,8 @@ def test_every_number_has_a_row_with_its_interval_and_its_baselines():
     assert rows["Text overlap, r2gen", "BLEU-4"] == ("0.200", "", ("",))
     policy = "Findings, uncertain counted as positive"
     assert rows[policy, "micro, 14 findings, F1"] == ("0.333", "0.300 – 0.400", ("",))
-    assert rows["Health", "repetition"] == ("0.250", "", ("0.500",))
-    assert rows["Health", "empty"] == ("3", "0 – 7", ("",))
+    assert rows["Health of the text", "repeated 4-grams"] == ("0.250", "", ("0.500",))
+    assert rows["Health of the text", "empty reports"] == ("3", "0 – 7", ("",))
     assert not any("Edema" in name or "support" in name for _, name in rows)
     assert table.groups[-1].absent == (("truncated", "no tokens"),)
     assert table.has_intervals
@@ -339,6 +342,39 @@ def test_context_is_taken_apart_into_its_fields():
     assert context_fields(turn) == [("Indication", "cough."), ("History", "Prior: none.")]
     assert context_fields("Describe. Following clinical context: fever") == [("Context", "fever")]
     assert context_fields("Describe.") == []
+    prior = "Following clinical context: Comparison: May. Prior report: Clear lungs."
+    assert context_fields(prior) == [("Comparison", "May."), ("Prior report", "Clear lungs.")]
+
+
+def test_each_image_has_the_word_of_role_of_the_human_turn():
+    turn = human_turn({"indication": "cough"}, ["Frontal", "Prior frontal"], "Clear lungs.")
+    context = turn.replace(IMAGE_PLACEHOLDER, "").strip()
+    assert image_roles(context, 2) == ["Frontal", "Prior frontal"]
+    assert image_roles(context, 3) == ["", "", ""]
+    assert image_roles("Describe.", 1) == [""]
+
+
+def test_the_scores_of_others_are_groups_of_their_own_by_policy():
+    nested = {"as_positive": {"micro_14": {"f1": 0.5}, "labeler": "CheXbert"}}
+    ranges = {"as_positive": {"micro_14": {"f1": [0.25, 0.75]}}}
+
+    def score(values, intervals):
+        fields = dict.fromkeys(("metric", "predictions"), ""), dict.fromkeys(("n", "n_scored"), 3)
+        rest = {"package": "p 1", "note": "LOWER is better", "n_empty": 0, "per_sample": {}}
+        both = {"values": values, "intervals": intervals}
+        return ExternalScore(**fields[0], **fields[1], **rest, **both)
+
+    scores = {"chexbert": score(nested, ranges), "radcliq": score({"radcliq_v1": 1.0}, {})}
+    of_baselines = {"near": Found({"radcliq": score({"radcliq_v1": 2.0}, {})})}
+    run = run_with({"baselines": {"near": {}}})
+    external = Found(scores, {"radgraph": "file is damaged"})
+    table = score_table(replace(run, external=external, of_baselines=of_baselines))
+    chexbert, radcliq, absent = table.groups
+    assert chexbert.title == "CheXbert, by p 1, uncertain counted as positive"
+    assert chexbert.rows == (Row("micro, 14 findings, F1", "0.500", "0.250 – 0.750", ("",)),)
+    assert radcliq.rows == (Row("RadCliQ-v1", "1.000", "", ("2.000",)),)
+    assert radcliq.note == "LOWER is better; 3 of 3 reports"
+    assert absent.absent == (("radgraph", "file is damaged"),)
 
 
 # --- images --------------------------------------------------------------------------------------

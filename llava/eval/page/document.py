@@ -78,6 +78,7 @@ def render(run: Run, studies: Sequence[Study], gallery: Gallery, policy: str) ->
         style=style,
         script=script,
         n=len(studies),
+        n_studies=run.results.get("n_studies"),
         overview=_overview(studies),
         table=score_table(run),
         protocol=protocol_rows(run),

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT
+from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT, PRIOR_REPORT
 from llava.eval.baselines import BASELINES, NAMES, baseline_folder
 from llava.eval.external_scores import Found, read_scores
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
@@ -24,7 +24,10 @@ RESULTS_FILE = "results.json"
 NO_SPLIT = "not stated"
 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])")
-_FIELD = re.compile(rf"(?:^|\s)({'|'.join(map(str.capitalize, CLINICAL_FIELDS))}):\s")
+_LABELS = [*map(str.capitalize, CLINICAL_FIELDS), PRIOR_REPORT.rstrip(":")]
+_FIELD = re.compile(rf"(?:^|\s)({'|'.join(_LABELS)}):\s")
+_ROLE = re.compile(r"^(\w[\w ]*):[ \t]*$", re.MULTILINE)
+"""What is left of `Prior frontal: <image>` in a context."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ def context_fields(context: str) -> list[tuple[str, str]]:
     first, *rest = _FIELD.split(clinical.strip())
     pairs = [("Context", first), *zip(rest[::2], rest[1::2], strict=True)]
     return [(label, text.strip()) for label, text in pairs if text.strip()]
+
+
+def image_roles(context: str, n: int) -> list[str]:
+    """The word that the human turn has before each of `n` images; empty texts when it has none."""
+    roles = _ROLE.findall(context.partition(CLINICAL_PROMPT)[0])
+    return roles if len(roles) == n else [""] * n
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from llava.eval.health import compares, comparison_given
 from llava.eval.page.figures import Statement, statements
 from llava.eval.page.findings import STATES, Comparison, compare
 from llava.eval.page.images import Embedded
-from llava.eval.page.run import Run, context_fields
+from llava.eval.page.run import Run, context_fields, image_roles
 from llava.eval.page.segments import (
     Sentence,
     TokenPlaces,
@@ -75,8 +75,9 @@ def record(study: Study, images: Sequence[Embedded], urls: list[str]) -> dict[st
     """What the script needs. The data URLs go to the end of `urls`; the record has their places."""
     prediction, comparison = study.prediction, study.comparison
     pictures = []
-    for image in images:
-        pictures.append({"path": image.path, "problem": image.problem, "url": len(urls)})
+    for image, role in zip(images, image_roles(prediction.context, len(images)), strict=True):
+        place = {"problem": image.problem, "url": len(urls)}
+        pictures.append({"path": image.path, "role": role, **place})
         if image.url:
             urls.append(image.url)
     return {

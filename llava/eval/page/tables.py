@@ -22,7 +22,10 @@ from llava.eval.page.run import Run
 UNAVAILABLE = "unavailable"
 _SCORED = ("metrics", "clinical")
 """Parts whose paths intervals and baselines repeat without the name of the part."""
-_APART = {*_SCORED, "external", "intervals", "baselines", "protocol", UNAVAILABLE, "n", "n_empty"}
+_APART = {
+    *(*_SCORED, "external", "intervals", "baselines", "protocol", UNAVAILABLE),
+    *("n", "n_studies", "n_empty"),
+}
 """Keys of results.json with a place of their own on the page."""
 _NO_ROW = {"per_finding", "support", "n", "policy", "labeler", UNAVAILABLE}
 _WORDS = {
@@ -30,9 +33,19 @@ _WORDS = {
     "micro_5": "micro, 5 findings,",
     "macro_14": "macro, 14 findings, F1",
     "macro_5": "macro, 5 findings, F1",
-    "macro_14_over": "macro 14 is over",
-    "macro_5_over": "macro 5 is over",
+    "macro_14_over": "findings in macro, 14",
+    "macro_5_over": "findings in macro, 5",
     "f1": "F1",
+    "health": "Health of the text",
+    "empty": "empty reports",
+    "truncated": "reports without an end",
+    "repetition": "repeated 4-grams",
+    "reference_repetition": "repeated 4-grams, references",
+    "length_ratio": "length ratio, in words",
+    "gen_length": "tokens of the canvas",
+    "references_longer": "references too long for it",
+    "without_comparison": "contexts without comparison",
+    "reference_comparisons": "comparisons of references",
     "chexbert": "CheXbert",
     "radgraph": "RadGraph F1",
     "radcliq": "RadCliQ",
@@ -155,7 +168,7 @@ def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, Path, Mapping[str,
             yield f"{title}, {_WORDS.get(key, key)}", (key,), child
     nested, flat = _split({key: value for key, value in results.items() if key not in _APART})
     for key, child in nested.items():
-        yield key.replace("_", " ").capitalize(), (key,), child
+        yield _WORDS.get(key, key.replace("_", " ").capitalize()), (key,), child
     yield "Other", (), flat
 
 
@@ -164,9 +177,15 @@ def _external(run: Run, baselines: Sequence[str]) -> Iterator[Group]:
     others = [run.of_baselines.get(name, Found()).scores for name in baselines]
     for metric, score in run.external.scores.items():
         columns = [dict(leaves(o[metric].values)) if metric in o else {} for o in others]
-        rows = _rows(score.values, (), dict(leaves(score.intervals)), columns)
-        note = f"{score.note}. {score.n_scored:,} of {score.n:,} reports"
-        yield Group(f"{_WORDS[metric]}, by {score.package}", tuple(rows), note=note)
+        ranges = dict(leaves(score.intervals))
+        title = f"{_WORDS[metric]}, by {score.package}"
+        note = f"{score.note}; {score.n_scored:,} of {score.n:,} reports"
+        parts, flat = _split(score.values)
+        if flat:
+            yield Group(title, tuple(_rows(flat, (), ranges, columns)), note=note)
+        for key, part in parts.items():
+            rows = tuple(_rows(part, (key,), ranges, columns))
+            yield Group(f"{title}, {_WORDS.get(key, key)}", rows, note=note)
 
 
 def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

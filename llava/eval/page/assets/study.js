@@ -13,10 +13,13 @@ function showPictures(place, study, urls) {
       place.append(make("p", "absent", `Image not shown: ${image.problem}`));
       continue;
     }
+    const figure = make("figure");
     const picture = make("img");
-    picture.alt = `Image ${image.path}`;
+    picture.alt = `${image.role || "Image"} ${image.path}`;
     picture.src = urls[image.url];
-    place.append(picture);
+    figure.append(picture);
+    if (image.role) figure.append(make("figcaption", "", image.role));
+    place.append(figure);
   }
   if (!study.images.length) place.append(make("p", "absent", "This run names no image."));
 }

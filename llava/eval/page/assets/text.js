@@ -30,7 +30,7 @@ function writeReport(place, part, tokens) {
   const close = () => {
     if (open < 0) return;
     for (const [kind, finding] of part.sentences[open].errors) {
-      place.append(make("span", `tag ${kind}`, `${kind}: ${finding}`));
+      place.append(make("wbr"), make("span", `tag ${kind}`, `${kind}: ${finding}`));
     }
   };
   for (const [text, sentence, token] of part.runs) {
