@@ -51,6 +51,7 @@ from llava.train.demo_backbones.language import (
     notes_dataset,
     start_as_identity,
 )
+from llava.train.denormals import flushed
 from llava.train.feature_cache import TowerReader, open_store
 from llava.train.optimizers import LearningRates, build_optimizer
 from llava.train.progress import ProgressBar
@@ -125,7 +126,8 @@ def train(settings: Settings, seed: int) -> None:
     trainer = TwinTrainer(twin, samples, settings, seed)
     clock = step_clock()
     trainer.add_callback(clock)
-    trainer.train()
+    with flushed():  # as the arms are trained
+        trainer.train()
     save(twin, folder)
     made = budget | {"seconds_per_step": median(clock.seconds)}
     write_json(folder / CLOCK_FILE, made)  # last: it marks the run as finished
@@ -174,7 +176,6 @@ class TwinTrainer(Trainer):
             dataloader_pin_memory=False,
             disable_tqdm=True,
         )
-        torch.set_flush_denormal(True)  # as the arms do: denormals slow a CPU down many times
         super().__init__(twin, arguments, train_dataset=samples, callbacks=[ProgressBar()])
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:

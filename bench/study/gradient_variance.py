@@ -128,14 +128,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from llava.model.builder import load_pretrained_model
     from llava.train.checkpoints import write_json
+    from llava.train.denormals import flushed
 
-    torch.set_flush_denormal(True)  # as training does
     try:
         loaded = load_pretrained_model(
             args.model_path, device=args.device, torch_dtype=torch.float32
         )
         batches = Batches(loaded, args)
-        rows = summarise([measure_batch(batches, index) for index in range(args.batches)])
+        with flushed():  # as training does
+            found = [measure_batch(batches, index) for index in range(args.batches)]
+        rows = summarise(found)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -170,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--canvas", type=int, default=64, help="positions of an answer")
     add("--seed", type=int, default=0, help="of the noise")
     add("--bf16", action="store_true", help="bf16 arithmetic, fp32 weights and gradients")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", help="default: cuda if there is one, else cpu")
     return parser
 
 

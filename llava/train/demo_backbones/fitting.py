@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments, get_scheduler
 
+from llava.train.denormals import flushed
 from llava.train.muon import MuonWithAdamW, is_hidden_matrix
 from llava.train.progress import ProgressBar
 
@@ -32,7 +33,6 @@ def fit(
 
     learning_rate: of AdamW. muon_lr: of Muon, for the matrices inside the layers.
     """
-    torch.set_flush_denormal(True)  # tiny gradients as denormals slow a CPU down many times
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=epochs,
@@ -59,7 +59,8 @@ def fit(
         train_dataset=samples,
         callbacks=[ProgressBar()],
     )
-    trainer.train()
+    with flushed():
+        trainer.train()
 
 
 def _groups(
