@@ -12,6 +12,8 @@ if [[ "${1:-}" == --gpu ]]; then DEVICE=cuda; shift; fi
 need_env
 cd "$ROOT"
 
+cores() { env -u OMP_NUM_THREADS nproc; }  # nproc says OMP_NUM_THREADS where that is set
+
 STEPS="${STEPS:-400}"
 SEEDS="${SEEDS:-0,1,2}"
 ARMS="${ARMS:-}"
@@ -33,7 +35,7 @@ if [[ "$DEVICE" == cuda ]]; then
 else
   STUDY="${STUDY:-$ROOT/exp/study}"
   RESULTS="${RESULTS:-$ROOT}"
-  NPROC="${NPROC:-$(nproc)}"
+  NPROC="${NPROC:-$(cores)}"
   # On a CPU with bf16 instructions, half the time; on others bf16 would be slower than fp32.
   if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then BF16="${BF16:-true}"; fi
   BF16="${BF16:-false}"
@@ -71,7 +73,7 @@ CORPUS="seed=$CORPUS_SEED cases=$TRAIN_CASES tests=$TESTS"
 if ! made corpus "$CORPUS"; then
   log "1/4 corpus: $TRAIN_CASES hard phantoms"
   "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --difficulty hard --size 128 \
-    --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 100 --test "$TESTS" --workers "$(nproc)"
+    --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 100 --test "$TESTS" --workers "$(cores)"
   "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
     --image-root "$PHANTOM" --output "$STUDY/data" --overwrite
   echo "$CORPUS" >"$STUDY/corpus.made"

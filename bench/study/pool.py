@@ -2,10 +2,10 @@
 
     python -m bench.study.pool --study exp/study --jobs 2
 
-Beside `run`, which is what it starts. First `base`, which the others are compared with, then every
-other arm and the autoregressive twin, then what needs trained arms. A job that fails does not stop
-the others of its stage; the stage then fails as a whole, and the same command repeats what is
-missing.
+Beside `run`, which is what it starts. First `base`, which the others are compared with, then seed
+by seed every other arm and the autoregressive twin; behind the first seed come the decoding curves
+and the variance of the gradient. A job that fails stops only what needs it, and the same command
+repeats what is missing.
 """
 
 from __future__ import annotations
@@ -15,54 +15,63 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.arms import Settings, chosen, find, jobs
+from bench.study.arms import Settings, chosen
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TWIN = "autoregressive"
+BASE, TWIN = "base", "autoregressive"
 DECODING_TESTS = 60
 """Reports per setting of the quality-speed curves."""
+GRADIENT_DRAWS = 32
+"""Draws of the noise per batch and objective."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A module with its arguments; its output goes to the log of that name."""
+    """A module with its arguments; its output goes to the log of that name.
+
+    after: names of jobs further ahead that must have succeeded.
+    """
 
     name: str
     module: str
     arguments: tuple[str, ...]
+    after: tuple[str, ...] = ()
 
 
-def stages(settings: Settings, names: str, seeds: Sequence[int]) -> Iterator[list[Job]]:
-    """What can run at once, stage after stage."""
-    arms = chosen(names)
+def plan(settings: Settings, names: str, seeds: Sequence[int]) -> Iterator[Job]:
+    """Every job of a study, in the order they are begun. names: as for `arms.chosen`."""
     common = _common(settings)
-    device = ("--device", settings.device)
-    first = [
-        Job(f"{arm}_seed{seed}", "bench.study.run", (*common, *device, "--arm", arm, *_seed(seed)))
-        for arm, seed in jobs([find("base"), *(arm for arm in arms if arm.name != "base")], seeds)
-    ]
-    if not names and (HERE / f"{TWIN}.py").is_file():
-        run = (*common, *device, "--stage", "run")
-        first += [
-            Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", (*run, *_seed(seed))) for seed in seeds
-        ]
-    yield [job for job in first if job.name.startswith("base_")]
-    yield [job for job in first if not job.name.startswith("base_")]
-    if not names:
-        yield list(_last(settings, seeds[0]))
+    for seed in seeds:
+        yield _arm(BASE, seed, common)
+    for seed in seeds:
+        for arm in chosen(names):
+            if arm.name != BASE:
+                yield _arm(arm.name, seed, common)
+        if names:
+            continue
+        arguments = (*common, "--stage", "run", *_seed(seed))
+        yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, (f"{BASE}_seed{seed}",))
+        if seed == seeds[0]:
+            yield from _once(settings, seed)
 
 
-def _last(settings: Settings, seed: int) -> Iterator[Job]:
+def _arm(name: str, seed: int, common: Sequence[str]) -> Job:
+    after = () if name == BASE else (f"{BASE}_seed{seed}",)
+    arguments = (*common, "--arm", name, *_seed(seed))
+    return Job(f"{name}_seed{seed}", "bench.study.run", arguments, after)
+
+
+def _once(settings: Settings, seed: int) -> Iterator[Job]:
     """The quality-speed curves of `base`, and the variance of the gradient."""
     study = settings.study
     if not (study / "decode_quality.json").is_file():
         arguments = {
-            "model-path": settings.run_folder("base", seed),
+            "model-path": settings.run_folder(BASE, seed),
             "data-path": study / "data/test_llave_llada.json",
             "image-folder": study / "phantom",
             "gen-length": settings.canvas,
@@ -71,26 +80,40 @@ def _last(settings: Settings, seed: int) -> Iterator[Job]:
             "device": settings.device,
             "output": study / "decode_quality",
         }
-        words = (word for name, value in arguments.items() for word in (f"--{name}", str(value)))
-        yield Job("decode_quality", "bench.decode_quality", tuple(words))
-    if (HERE / "gradient_variance.py").is_file():
-        precision = ("--bf16",) if settings.bf16 else ()
         yield Job(
-            "gradient_variance",
-            "bench.study.gradient_variance",
-            ("--study", str(study), *precision),
+            "decode_quality", "bench.decode_quality", _words(arguments), (f"{BASE}_seed{seed}",)
         )
+    start = "complementary_uniform"
+    arguments = {
+        "study": study,
+        "model-path": settings.run_folder(start, seed),
+        "draws": GRADIENT_DRAWS,
+        "canvas": settings.canvas,
+        "device": settings.device,
+    }
+    precision = ("--bf16",) if settings.bf16 else ()
+    yield Job(
+        "gradient_variance",
+        "bench.study.gradient_variance",
+        (*_words(arguments), *precision),
+        (f"{start}_seed{seed}",),
+    )
 
 
 def _common(settings: Settings) -> tuple[str, ...]:
     numbers = {
+        "study": settings.study,
+        "device": settings.device,
         "steps": settings.steps,
         "batch-size": settings.batch_size,
         "canvas": settings.canvas,
         "tests": settings.tests,
     }
-    words = (word for name, value in numbers.items() for word in (f"--{name}", str(value)))
-    return ("--study", str(settings.study), *words, *(("--bf16",) if settings.bf16 else ()))
+    return (*_words(numbers), *(("--bf16",) if settings.bf16 else ()))
+
+
+def _words(options: dict[str, object]) -> tuple[str, ...]:
+    return tuple(word for name, value in options.items() for word in (f"--{name}", str(value)))
 
 
 def _seed(seed: int) -> tuple[str, str]:
@@ -110,11 +133,21 @@ def run_job(job: Job, logs: Path) -> int:
     return code
 
 
-def run_stage(stage: Sequence[Job], logs: Path, at_once: int) -> list[str]:
-    """Runs all; the names of those that failed."""
+def run_all(jobs: Sequence[Job], logs: Path, at_once: int) -> list[str]:
+    """Runs all, begun in order; the names of those that failed or could not run."""
+    running: dict[str, Future[int]] = {}
+
+    def run(job: Job) -> int:
+        failed = [name for name in job.after if running[name].result()]  # ahead, so no deadlock
+        if failed:
+            print(f"{job.name}: not run, as {', '.join(failed)} failed", flush=True)
+            return 1
+        return run_job(job, logs)
+
     with ThreadPoolExecutor(at_once) as pool:
-        codes = list(pool.map(lambda job: run_job(job, logs), stage))
-    return [job.name for job, code in zip(stage, codes, strict=True) if code]
+        for job in jobs:
+            running[job.name] = pool.submit(run, job)
+    return [name for name, future in running.items() if future.result()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,12 +167,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds = [int(seed) for seed in args.seeds.split(",")]
         if args.jobs < 1:
             raise ValueError(f"--jobs {args.jobs} can run nothing; use 1 or more")
-        for number, stage in enumerate(stages(settings, args.arms, seeds), start=1):
-            print(f"stage {number}: {len(stage)} jobs, {args.jobs} at once", flush=True)
-            failed = run_stage(stage, logs, args.jobs)
-            if failed:
-                print(f"error: failed: {', '.join(failed)}; logs in {logs}", file=sys.stderr)
-                return 1
+        planned = list(plan(settings, args.arms, seeds))
+        print(f"{len(planned)} jobs, {args.jobs} at once", flush=True)
+        failed = run_all(planned, logs, args.jobs)
+        if failed:
+            print(f"error: failed: {', '.join(failed)}; logs in {logs}", file=sys.stderr)
+            return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,7 @@ import pytest
 from bench.study import arms, tables
 from bench.study.arms import ARMS, CHECKS, Settings, chosen, find, jobs, train_options
 from bench.study.intervals import mean_interval, paired_difference
-from bench.study.pool import Job, run_stage, stages
+from bench.study.pool import Job, plan, run_all
 from bench.study.records import Record, exists, read_record, read_records
 from bench.study.report import fill, write_report
 from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations
@@ -85,17 +85,28 @@ def test_jobs_go_seed_by_seed_and_an_unknown_arm_is_named():
         chosen("bse")
 
 
-def test_base_runs_before_the_arms_that_are_compared_with_it_at_equal_time(settings):
-    first, second = list(stages(settings, "single_elbo,base", [0, 1]))
-    assert [job.name for job in first] == ["base_seed0", "base_seed1"]
-    assert [job.name for job in second] == ["single_elbo_seed0", "single_elbo_seed1"]
+def test_every_job_stands_behind_what_it_needs(settings):
+    jobs_of = list(plan(settings, "", [0, 1]))
+    names = [job.name for job in jobs_of]
+    assert names[:2] == ["base_seed0", "base_seed1"]
+    assert len(set(names)) == len(names) == 2 * (len(ARMS) + 1) + 2
+    for number, job in enumerate(jobs_of):
+        assert set(job.after) <= set(names[:number])
+    assert [j.name for j in plan(settings, "single_elbo", [1])] == [
+        "base_seed1",
+        "single_elbo_seed1",
+    ]
 
 
-def test_a_failed_job_is_named_and_does_not_stop_the_others(tmp_path, capsys):
-    good, bad = Job("good", "json.tool", ("--help",)), Job("bad", "json.tool", ("no such file",))
-    assert run_stage([bad, good], tmp_path, 1) == ["bad"]
+def test_a_failed_job_stops_only_what_needs_it(tmp_path, capsys):
+    bad = Job("bad", "json.tool", ("no such file",))
+    good = Job("good", "json.tool", ("--help",))
+    behind = Job("behind", "json.tool", ("--help",), ("bad",))
+    assert run_all([bad, behind, good], tmp_path, 1) == ["bad", "behind"]
     assert "No such file" in (tmp_path / "bad.log").read_text()
-    assert "good: done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "good: done" in said
+    assert "behind: not run, as bad failed" in said
 
 
 def test_equal_time_is_the_nearest_checkpoint_to_half_of_base(settings):
