@@ -140,11 +140,12 @@ def causal_nats(twin: CausalTwin, samples: ReportDataset) -> float:
 def diffusion_nats(
     model: LlavaQwenForMaskedDiffusion, samples: ReportDataset, seed: int, draws: int = NELBO_DRAWS
 ) -> float:
-    """An upper bound of the same quantity, estimated without bias: the NELBO of the whole filled
-    canvas, shared out over the tokens of report and end token alone.
+    """An upper bound of the same quantity: the NELBO of the whole filled canvas, shared out over
+    the tokens of report and end token alone.
 
     The canvas holds the report and the fill behind it, so -log p(report, end) <= -log p(canvas) <=
-    NELBO(canvas). Complementary pairs, `draws` times for each sample, times spread over all.
+    NELBO(canvas). An estimate without bias, but for the noise levels within MASK_EPS of 0 and 1
+    that are never drawn: complementary pairs, `draws` for each sample, times spread over all.
     """
     total, times = 0.0, evaluation_times(len(samples) * draws, seed).view(draws, -1)
     with elbo_weighting(model.config):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llava.diffusion.config import SamplingConfig
-    from llava.inference import ReportWriter, Request
+    from llava.inference import Report, ReportWriter, Request
 
 NORMAL = frozenset({"normal"})
 LONGEST = 32
@@ -41,10 +41,6 @@ class Gapped:
 
     template: Template
     hidden: tuple[str, ...]
-
-    @property
-    def lengths(self) -> list[int]:
-        return [part.longest for part in self.template.parts if isinstance(part, Blank)]
 
     def keeps_fixed_text(self, text: str) -> bool:
         """Whether the given text is there, to the byte and in order."""
@@ -121,7 +117,9 @@ def diffusion_infill(name: str, writer: ReportWriter, config: SamplingConfig) ->
     return Side(name, write)
 
 
-def _fills(report, template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def _fills(
+    report: Report, template: Template, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ...]:
     """What stands in each blank. A last one that ended early is shorter than its blank."""
     filled = iter([t for t, given in zip(report.token_ids, report.given, strict=True) if not given])
     blanks = (part.longest for part in template.parts if isinstance(part, Blank))

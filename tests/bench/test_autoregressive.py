@@ -14,10 +14,19 @@ from bench.study import autoregressive as ar
 from bench.study import autoregressive_train as training
 from bench.study.arms import Settings
 from bench.study.autoregressive_decode import Side, Turns, Written, take_turns, time_ratio
-from bench.study.autoregressive_infill import Gapped, blank_out, score_infill, sentence_ends
+from bench.study.autoregressive_infill import (
+    Gapped,
+    blank_out,
+    causal_infill,
+    diffusion_infill,
+    score_infill,
+    sentence_ends,
+)
 from bench.study.autoregressive_model import CausalTwin, Rules, causal_body
 from bench.study.records import read_records
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.diffusion.config import SamplingConfig
+from llava.inference import ReportWriter, Request
 from llava.infill import Blank, Template
 from llava.model.builder import (
     build_from_backbones,
@@ -260,6 +269,32 @@ def test_one_seed_from_pretraining_to_records(study, capsys, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in (study / "records").iterdir()}
     assert ar.main(run) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (study / "records").iterdir()}
+
+
+def test_both_sides_fill_each_blank_and_touch_nothing_else(tiny_checkpoint, tiny_dataset, twin):
+    loaded = load_pretrained_model(tiny_checkpoint)
+    writer = ReportWriter(loaded)
+    own = CausalTwin(twin.language, loaded.model.mm_projector).eval()
+    text = (
+        "Small left pleural effusion. The lungs are clear. Small right pneumothorax. Large nodule."
+    )
+    gaps = [blank_out(text, loaded.tokenizer), blank_out(REPORT, loaded.tokenizer)]
+    assert [len(gap.hidden) for gap in gaps] == [3, 1]
+    image = tiny_dataset.image_folder / "p10" / "image0.png"
+    prompt = "<image>\nWhat is seen?"
+    requests = [Request((image,), prompt, template=gap.template) for gap in gaps]
+    config = SamplingConfig(gen_length=96)
+    for side in (diffusion_infill("d", writer, config), causal_infill("a", own, writer, config)):
+        together = side.write(requests)
+        assert together == [side.write([request])[0] for request in requests]
+        for gap, report in zip(gaps, together, strict=True):
+            fills = iter(report.fills)
+            parts = [next(fills) if isinstance(p, Blank) else p for p in gap.template.parts]
+            joined = "".join(
+                part.removesuffix(" ") if part in gap.template.parts else part for part in parts
+            )
+            assert report.text == joined
+            assert gap.keeps_fixed_text(report.text)
 
 
 def test_a_run_of_another_budget_is_not_taken_for_this_one(study, tmp_path):
