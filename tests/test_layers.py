@@ -23,6 +23,7 @@ LAYERS = {
     # 1: names, and mathematics on tensors
     "llava.constants": 1,
     "llava.image_layout": 1,
+    "llava.interruption": 1,
     "llava.report_log": 1,
     "llava.pictures": 1,
     "llava.spelling": 1,

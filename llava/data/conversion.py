@@ -18,6 +18,7 @@ from llava.data.counts import ConversionReport
 from llava.data.records import MISSING, Locate, Study, convert
 from llava.data.study_views import convert_studies
 from llava.data.writer import Conversation, check_output, write_splits
+from llava.interruption import sigterm_unwinds
 from llava.mm_utils import resolve_image_path
 
 SECTIONS = {
@@ -136,7 +137,8 @@ def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> L
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command line's work; what a user can get wrong becomes one line and exit status 2."""
     try:
-        command()
+        with sigterm_unwinds():
+            command()
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -93,10 +93,11 @@ def read_mixture(path: Path) -> list[Part]:
     Raises ValueError naming the file, the place, the key and the remedy.
     """
     content = _read_yaml(path)
+    if isinstance(content, dict):
+        _check_keys(content, _TOP_KEYS, repr(str(path)))
     listed = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"{str(path)!r} needs a key 'datasets' with a list of datasets")
-    _check_keys(content, _TOP_KEYS, repr(str(path)))
     seed = content.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise ValueError(f"{str(path)!r}, 'seed': {seed!r} is not a whole number")

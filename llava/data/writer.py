@@ -4,6 +4,7 @@ Everything is written beside its place and renamed when it is complete, so that 
 leaves no half file and no mixture of two conversions.
 """
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,4 +96,19 @@ def _to_disk(path: Path) -> Iterator[TextIO]:
 
 
 def _partial(path: Path) -> Path:
+    """Where `path` is written at first; what runs that were killed left of it is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # someone else's, or no number of a process
+        return True
+    return True

@@ -9,7 +9,6 @@ where the data may be. Killed, the same command continues it.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,19 +32,17 @@ _TEXTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from llava.eval.collect import EvaluationError
+    from llava.interruption import sigterm_unwinds
 
-    # A scheduler's SIGTERM must end the child processes too, which `launch` does on its way out.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        evaluate(arguments)
+        with sigterm_unwinds():  # `launch` ends the child processes on its way out
+            evaluate(arguments)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 0
 
 

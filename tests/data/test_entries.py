@@ -112,6 +112,7 @@ def test_a_mixture_lists_datasets_relative_to_its_own_folder(tmp_path, monkeypat
         ("datasets: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("", "needs a key 'datasets' with a list"),
         ("- json_path: a.json", "needs a key 'datasets'"),
+        ("dataset: [{json_path: a}]", "unknown key 'dataset'; did you mean 'datasets'"),
         ("datasets: []", "needs a key 'datasets' with a list"),
         ("datasets: [a.json]", r"datasets\[0\] needs a 'json_path'"),
         ("datasets: [{image_folder: x}]", r"datasets\[0\] needs a 'json_path'"),
