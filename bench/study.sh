@@ -14,7 +14,7 @@ cd "$ROOT"
 
 cores() { env -u OMP_NUM_THREADS nproc; }  # nproc says OMP_NUM_THREADS where that is set
 
-STEPS="${STEPS:-400}"
+STEPS="${STEPS:-200}"
 SEEDS="${SEEDS:-0,1,2}"
 ARMS="${ARMS:-}"
 TESTS="${TESTS:-200}"
@@ -73,7 +73,7 @@ CORPUS="seed=$CORPUS_SEED cases=$TRAIN_CASES tests=$TESTS"
 if ! made corpus "$CORPUS"; then
   log "1/4 corpus: $TRAIN_CASES hard phantoms"
   "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --difficulty hard --size 128 \
-    --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 100 --test "$TESTS" --workers "$(cores)"
+    --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 64 --test "$TESTS" --workers "$(cores)"
   "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
     --image-root "$PHANTOM" --output "$STUDY/data" --overwrite
   echo "$CORPUS" >"$STUDY/corpus.made"

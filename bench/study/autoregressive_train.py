@@ -28,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from bench.study.arms import LEARNING_RATE, WARMUP_STEPS, Settings
+from bench.study.arms import LEARNING_RATE, PROJECTOR_RATE, WARMUP_STEPS, Settings
 from bench.study.autoregressive_model import CausalTwin, causal_body
 from bench.study.run import CLOCK_FILE, step_clock
 from llava.constants import IM_END
@@ -60,7 +60,11 @@ if TYPE_CHECKING:
     from llava.data.entry import Entry
     from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 
-RATES = LearningRates(default=float(LEARNING_RATE), muon=float(LEARNING_RATE))
+RATES = LearningRates(
+    default=float(LEARNING_RATE),
+    by_prefix={"mm_projector.": float(PROJECTOR_RATE)},
+    muon=float(LEARNING_RATE),
+)
 
 
 class UpToEnd(Dataset):

@@ -45,7 +45,11 @@ def record_name(arm: str, seed: int, step: int, variant: str = "") -> str:
 
 
 def exists(study: Path, arm: str, seed: int, step: int, variant: str = "") -> bool:
-    return (study / "records" / record_name(arm, seed, step, variant)).is_file()
+    return record_path(study, arm, seed, step, variant).is_file()
+
+
+def record_path(study: Path, arm: str, seed: int, step: int, variant: str = "") -> Path:
+    return study / "records" / record_name(arm, seed, step, variant)
 
 
 def read_record(path: Path) -> Record:

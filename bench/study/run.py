@@ -5,8 +5,8 @@
 
 Second part of the study, between `arms` and `records`. What has a record is not done again, and a
 training that was killed goes on from its last checkpoint. The learning rate is constant, so a
-checkpoint is the run that was stopped there: an arm of the comparison of objectives is scored at
-the end and where it stood when `base` had done half of its steps, which therefore runs first.
+checkpoint is the run that was stopped there: an arm of the comparison of objectives is scored after
+the study's steps and where it stood when `base` had done them, which therefore runs first.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.study.arms import Arm, Settings, find, train_options
-from bench.study.records import Record, exists
+from bench.study.records import Record, exists, read_record, record_path
 
 if TYPE_CHECKING:
     from llava.eval.documents import Document
     from llava.inference import ReportWriter, Request
 
 BLOCK_LENGTH, THRESHOLD, DECODE_BATCH = 8, 0.9, 40
-"""How every report of the study is decoded, unless a variant says otherwise."""
+"""How every report of the study is decoded, at least two tokens a pass."""
 EQUAL_TIME = "equal_time"
-SHARE_OF_BASE = 0.5
-"""Of the steps of `base`: the time that arms get in the comparison at equal time. The fastest arm
-is less than twice as fast, so that every arm has a checkpoint at that time."""
 CLOCK_FILE = "seconds_per_step.json"
 
 
@@ -76,7 +73,12 @@ def train_and_score(arm: Arm, seed: int, settings: Settings) -> int:
     if code:
         return code
     for step, variant in evaluations(arm, seed, settings):
-        if not exists(settings.study, arm.name, seed, step, variant):
+        if exists(settings.study, arm.name, seed, step, variant):
+            continue
+        if variant == EQUAL_TIME and step == settings.steps:  # the usual record, scored just now
+            usual = record_path(settings.study, arm.name, seed, step)
+            replace(read_record(usual), variant=EQUAL_TIME, curve=[]).write(settings.study)
+        else:
             score_checkpoint(arm, seed, step, variant, settings)
     return 0
 
@@ -107,7 +109,10 @@ def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
 
 
 def step_clock() -> Any:
-    """A callback that takes the time of every step: forward, backward and optimizer."""
+    """A callback that takes the time of every step: forward, backward and optimizer.
+
+    On a CPU it is the process's own time, so that what else the machine does is left out.
+    """
     from transformers import TrainerCallback
 
     class StepClock(TrainerCallback):
@@ -128,15 +133,15 @@ def _now(device: str) -> float:
         import torch
 
         torch.cuda.synchronize()
-    return time.perf_counter()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def equal_time_step(arm: Arm, seed: int, settings: Settings) -> int:
-    """The check of `arm` nearest to the time that `base` took for its share of the steps."""
+    """The check of `arm` nearest to the time that `base` took for the steps of the study."""
     own = seconds_per_step(settings.run_folder(arm.name, seed))
-    budget = SHARE_OF_BASE * settings.steps * seconds_per_step(settings.run_folder("base", seed))
-    checks = range(settings.check_every, settings.steps + 1, settings.check_every)
-    return min(checks, key=lambda step: abs(step * own - budget))
+    budget = settings.steps * seconds_per_step(settings.run_folder("base", seed))
+    return min(settings.checks(arm), key=lambda step: abs(step * own - budget))
 
 
 def seconds_per_step(folder: Path) -> float:
@@ -164,6 +169,7 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     config = SamplingConfig(
         gen_length=settings.canvas,
         block_length=BLOCK_LENGTH,
+        steps=settings.canvas // 2,
         threshold=THRESHOLD,
         cache="prefix" if variant == "prefix_cache" else "auto",
     )
@@ -171,7 +177,7 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     if variant == "no_context":
         requests = [without_context(request) for request in requests]
     folder = settings.run_folder(arm.name, seed)
-    checkpoint = folder if step == settings.steps else folder / f"checkpoint-{step}"
+    checkpoint = folder / f"checkpoint-{step}"
     writer = load_writer(checkpoint, settings)
     reports, seconds = write_all(writer, requests, config, DECODE_BATCH)
     curve = held_out_curve(folder)

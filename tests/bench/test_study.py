@@ -60,7 +60,7 @@ def test_every_arm_is_a_command_line_of_the_trainer(arm, settings):
             if hasattr(group, name)
         )
         assert str(found).lower() in (value, f"{value}.0")
-    assert parsed.training.max_steps == 80
+    assert parsed.training.max_steps == 80 * arm.stretch
     assert parsed.training.lr_scheduler_type == "constant_with_warmup"
     assert parsed.data.feature_cache
 
@@ -109,14 +109,14 @@ def test_a_failed_job_stops_only_what_needs_it(tmp_path, capsys):
     assert "behind: not run, as bad failed" in said
 
 
-def test_equal_time_is_the_nearest_checkpoint_to_half_of_base(settings):
+def test_equal_time_is_the_checkpoint_nearest_to_the_time_of_base(settings):
     for arm, seconds in (("base", 0.2), ("single_elbo", 0.13), ("pairs4_elbo", 0.8)):
         folder = settings.run_folder(arm, 0)
         folder.mkdir(parents=True)
         (folder / CLOCK_FILE).write_text(json.dumps({"seconds_per_step": seconds}))
     found = [equal_time_step(find(n), 0, settings) for n in ("base", "single_elbo", "pairs4_elbo")]
-    assert found == [40, 60, 10]
-    assert (60, EQUAL_TIME) in evaluations(find("single_elbo"), 0, settings)
+    assert found == [80, 120, 20]
+    assert (120, EQUAL_TIME) in evaluations(find("single_elbo"), 0, settings)
     with pytest.raises(ValueError, match="seed1 holds no finished run"):
         equal_time_step(find("base"), 1, settings)
 
