@@ -1,7 +1,7 @@
 """The autoregressive twin of arm `base`: pretrained, trained, and put beside it.
 
     python -m bench.study.autoregressive --study exp/study --stage pretrain --seed 0
-    python -m bench.study.autoregressive --study exp/study --stage run --seed 0 --steps 400 ...
+    python -m bench.study.autoregressive --study exp/study --stage run --seed 0 --steps 200 ...
 
 `pretrain` makes backbones/causal. `run` trains one seed (`autoregressive_train`), then writes the
 test reports with it and with the finished run of `base` of the same seed, taking turns
@@ -9,7 +9,7 @@ test reports with it and with the finished run of `base` of the same seed, takin
 
     autoregressive            left to right, a token a pass, key/value cache
     base, beside_one          one token a pass, exact prefix cache
-    base, beside_threshold    as many tokens a pass as are sure enough, exact prefix cache
+    base, beside_threshold    as the study decodes: all that are sure enough, at least two a pass
     autoregressive, infill and base, infill
 
 `time_ratio`: seconds of a batch over the twin's for the same batch, the median over the batches,
@@ -110,7 +110,7 @@ class Comparison:
         from llava.diffusion.sampler import SamplingConfig
 
         one = SamplingConfig(gen_length=self.settings.canvas, block_length=BLOCK_LENGTH, exact=True)
-        sure = replace(one, threshold=THRESHOLD)
+        sure = replace(one, threshold=THRESHOLD, steps=self.settings.canvas // 2)
         sides = [
             causal_side(TWIN, self.twin, self.writer, one),
             diffusion_side(ONE, self.writer, one),
