@@ -1,9 +1,11 @@
-"""How long the annotation file of a MIMIC-CXR of full size takes to build, and how much memory.
+"""How long a MIMIC-CXR of full size takes to build and to convert, and how much memory.
 
     python bench/build_mimic.py [--studies 230000] [--output bench/results/build_mimic.json]
 
 Writes synthetic reports in the layout of PhysioNet's raw files (`llava.data.phantom.raw_layout`),
-then runs `python -m llava.data.mimic_cxr build` on them in a process of its own.
+then runs `python -m llava.data.mimic_cxr build` on them, and the conversion on the annotation file
+that it writes: a sample per image, and a sample per study with all its views and the prior study.
+Each in a process of its own; the seconds are on the clock, and of processor time.
 """
 
 from __future__ import annotations
@@ -18,19 +20,30 @@ from pathlib import Path
 
 from figures import show
 
-_BUILD = """
+_RUN = """
 import json, resource, sys, time
 from llava.data.mimic_cxr import main
 begin = time.perf_counter()
-status = main(["build", *sys.argv[1:]])
-seconds = time.perf_counter() - begin
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps({"status": status, "seconds": round(seconds, 1), "peak_gib": round(peak, 2)}))
+status = main(sys.argv[1:])
+seconds = round(time.perf_counter() - begin, 1)
+cpu = round(time.process_time(), 1)
+peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+print(json.dumps({"status": status, "seconds": seconds, "cpu_s": cpu, "peak_gib": peak}))
 """
+_CONVERSIONS = {"an image": ["all"], "a study with its prior": ["all-views", "--prior"]}
+
+
+def run(*flags: str) -> dict[str, object]:
+    """`python -m llava.data.mimic_cxr` with these flags: its exit status, seconds, peak memory."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, *flags], stdout=subprocess.PIPE, text=True, check=True
+    )
+    print(done.stdout, flush=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(folder: Path, studies: int) -> dict[str, object]:
-    """Seconds and peak memory of the build; files are written to `folder` first."""
+    """Of the build and of both conversions; files are written to `folder` first."""
     from llava.data.phantom import raw_layout as raw
 
     begin = time.perf_counter()
@@ -39,16 +52,16 @@ def measure(folder: Path, studies: int) -> dict[str, object]:
     output = folder / "annotation_with_clinic_info.json"
     flags = [f"--reports={folder / raw.REPORTS}", f"--metadata={folder / raw.METADATA}"]
     flags += [f"--split={folder / raw.SPLIT}", f"--chexpert={folder / raw.CHEXPERT}"]
-    done = subprocess.run(
-        [sys.executable, "-c", _BUILD, *flags, f"--output={output}"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    print(done.stdout)
+    built = run("build", *flags, f"--output={output}")
+    given = [f"--annotation={output}", f"--image-root={folder}", "--no-image-check"]
+    converted = {
+        name: run(*given, f"--output={folder / name}", "--per-study", *choice)
+        for name, choice in _CONVERSIONS.items()
+    }
     return {
         "studies": studies,
-        **json.loads(done.stdout.splitlines()[-1]),
+        **built,
+        "converted, a sample for": converted,
         "zip_mib": round((folder / raw.REPORTS).stat().st_size / 2**20),
         "annotation_mib": round(output.stat().st_size / 2**20),
         "writing_the_raw_files_s": round(wrote),

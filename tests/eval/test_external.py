@@ -205,10 +205,32 @@ def test_wrong_input_is_refused(packages, tmp_path, capsys):
         score("radcliq", RUN[2:])
 
 
-def test_it_runs_where_neither_torch_nor_transformers_is_installed():
-    code = (
-        "import sys; sys.modules.update(torch=None, transformers=None, numpy=None, PIL=None); "
-        "from llava.eval.external import main; main(['--help'])"
+def run_without(packages: tuple[str, ...], code: str) -> str:
+    """What `code` prints in a process where these packages cannot be imported."""
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
+    found = subprocess.run(
+        [sys.executable, "-c", blocked + code], capture_output=True, text=True, check=True
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert external.PREDICTIONS_FILE in found.stdout
+    return found.stdout
+
+
+def test_its_help_needs_no_package():
+    code = "from llava.eval.external import main; main(['--help'])"
+    assert external.PREDICTIONS_FILE in run_without(("torch", "transformers", "numpy"), code)
+
+
+def test_it_scores_where_only_numpy_is_installed(tmp_path):
+    (tmp_path / "f1chexbert.py").write_text(
+        "from llava.eval.labeler import FINDINGS as target_names\n"
+        "class F1CheXbert:\n"
+        "    target_names = target_names\n"
+        "    def get_label(self, report, mode): return [1] * 14\n"
+    )
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    others = ("torch", "transformers", "tokenizers", "PIL", "scipy", "yaml", "pycocoevalcap")
+    code = (
+        f"sys.path.insert(0, {str(tmp_path)!r})\nfrom llava.eval.external import main\n"
+        f"main(['--metric', 'chexbert', '--predictions', {str(tmp_path)!r}])"
+    )
+    run_without(others, code)
+    assert "chexbert" in read_scores(tmp_path, RUN).scores
