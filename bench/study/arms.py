@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WARMUP_STEPS = 20
-LEARNING_RATE, PROJECTOR_RATE = "1e-3", "3e-3"
+LEARNING_RATE, PROJECTOR_RATE = "5e-4", "3e-3"
 """Of the language model, by Muon and AdamW alike, and of the projector, which starts from nothing.
 At 3e-3 for both the language model forgets how to write before it has learned to see."""
 CHECKS = 8

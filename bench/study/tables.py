@@ -16,7 +16,7 @@ from bench.study.arms import ARMS, Arm
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 
-EQUAL_TIME = "equal_time"
+EQUAL_TIME, TWIN = "equal_time", "autoregressive"
 TITLES = {
     "nelbo": "NELBO",
     "f1": "F1",
@@ -29,6 +29,9 @@ TITLES = {
     "length_ratio": "length ratio",
     "length_error": "length error",
     "omitted_normal": "normal omitted",
+    "nll": "nats per answer token",
+    "report_nats": "nats per token of the report",
+    "time_ratio": "time over the twin's",
 }
 _DASH = "–"
 
@@ -63,9 +66,6 @@ class Results:
     def seconds_per_step(self, arm: str) -> Interval | None:
         values = [record.seconds_per_step for record in self.of(arm)]
         return mean_interval(values) if values else None
-
-    def variants(self, arm: str) -> list[str]:
-        return list(dict.fromkeys(record.variant for record in self.records if record.arm == arm))
 
 
 def show(interval: Interval | None, digits: int = 3) -> str:
@@ -151,27 +151,27 @@ def context(results: Results) -> str:
 
 
 def twin(results: Results) -> str:
-    """The autoregressive twin and what it is put beside, every metric that was measured."""
-    columns = [("autoregressive", variant) for variant in results.variants("autoregressive")]
-    seen = {variant for _, variant in columns}
-    beside = [v for v in results.variants("base") if v.startswith("beside") or v in seen]
-    columns += [("base", variant) for variant in beside if variant not in ("", EQUAL_TIME)]
-    if not results.of("autoregressive"):
+    """The autoregressive twin beside `base`: whole reports, then blanks filled in."""
+    if not results.of(TWIN):
         return "Not measured in this run."
-    columns.sort(key=lambda column: (column[1] == "infill", column[0]))
-    metrics = dict.fromkeys(
-        metric for arm, variant in columns for r in results.of(arm, variant) for metric in r.metrics
-    )
-    head = ["", *(f"`{arm}`{', ' + variant if variant else ''}" for arm, variant in columns)]
+    whole = [(TWIN, ""), ("base", "beside_one"), ("base", "beside_threshold")]
+    infill = [(TWIN, "infill"), ("base", "infill")]
+    return f"{_beside(results, whole)}\n\n{_beside(results, infill)}"
+
+
+def _beside(results: Results, columns: Sequence[tuple[str, str]]) -> str:
+    """A row for each metric that one of the columns (arm, variant) has."""
+    columns = [column for column in columns if results.of(*column)]
+    metrics = dict.fromkeys(m for column in columns for r in results.of(*column) for m in r.metrics)
+    head = [f"{arm} {variant}".strip().replace("_", " ") for arm, variant in columns]
     rows = [
-        [TITLES.get(metric, metric), *(show(results.mean(*column_of(metric, c))) for c in columns)]
+        [
+            TITLES.get(metric, metric.replace("_", " ")),
+            *(show(results.mean(arm, metric, variant)) for arm, variant in columns),
+        ]
         for metric in metrics
     ]
-    return table([cell.replace("_", " ") for cell in head], rows)
-
-
-def column_of(metric: str, column: tuple[str, str]) -> tuple[str, str, str]:
-    return column[0], metric, column[1]
+    return table(["", *head], rows)
 
 
 def gradient(content: Mapping[str, Any]) -> str:
@@ -215,7 +215,7 @@ def summary(results: Results) -> str:
         ("full", "prefix_cache", "full attention, prefix cache at inference only"),
         ("fill_tight", "", "no fill behind the answer"),
         ("context_dropout", "", "context dropped with 0.3"),
-        ("autoregressive", "", "autoregressive twin"),
+        (TWIN, "", "autoregressive twin"),
     )
     rows = []
     for arm, variant, label in chosen:
@@ -257,6 +257,6 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "attention": attention,
     "canvas": canvas,
     "context": context,
-    "autoregressive": twin,
+    TWIN: twin,
 }
 """Marker in docs/results.md -> what writes it."""

@@ -45,6 +45,7 @@ def write_study(folder: Path) -> None:
             if "objective" in arm.groups:
                 record(arm.name, seed, value - 0.1, EQUAL_TIME, 40).write(folder)
             record("autoregressive", seed, 0.4).write(folder)
+            record("base", seed, 0.3, "infill").write(folder)
     (folder / "phantom").mkdir()
     (folder / "phantom/phantom.json").write_text('{"train": 9, "difficulty": "hard"}')
 
