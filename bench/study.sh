@@ -14,13 +14,14 @@ cd "$ROOT"
 
 cores() { env -u OMP_NUM_THREADS nproc; }  # nproc says OMP_NUM_THREADS where that is set
 
-STEPS="${STEPS:-200}"
+STEPS="${STEPS:-160}"
 SEEDS="${SEEDS:-0,1,2}"
 ARMS="${ARMS:-}"
 TESTS="${TESTS:-200}"
 CANVAS="${CANVAS:-64}"
 BATCH_SIZE="${BATCH_SIZE:-8}"
 CORPUS_SEED="${CORPUS_SEED:-0}"
+GRADIENT_DRAWS="${GRADIENT_DRAWS:-24}"
 if [[ "$DEVICE" == cuda ]]; then
   "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' \
     || die "--gpu: torch sees no GPU here; run without --gpu for the study of CPU size"
@@ -103,7 +104,8 @@ fi
 wait "$features"
 
 log "3/4 arms: every training under every seed, $NPROC at once"
-"$PYTHON" -m bench.study.pool "${JOB[@]}" --arms "$ARMS" --seeds "$SEEDS" --jobs "$NPROC"
+"$PYTHON" -m bench.study.pool "${JOB[@]}" --arms "$ARMS" --seeds "$SEEDS" --jobs "$NPROC" \
+  --gradient-draws "$GRADIENT_DRAWS"
 
 log "4/4 report"
 "$PYTHON" -m bench.study.report --study "$STUDY" --output "$RESULTS"

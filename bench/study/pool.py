@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.study.arms import Settings, chosen
+from bench.study.run import BLOCK_LENGTH
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-BASE, TWIN = "base", "autoregressive"
+BASE, TWIN, DECODING = "base", "autoregressive", "decode_quality"
 DECODING_TESTS = 60
 """Reports per setting of the quality-speed curves."""
-GRADIENT_DRAWS = 32
-"""Draws of the noise per batch and objective."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,13 @@ class Job:
     after: tuple[str, ...] = ()
 
 
-def plan(settings: Settings, names: str, seeds: Sequence[int]) -> Iterator[Job]:
-    """Every job of a study, in the order they are begun. names: as for `arms.chosen`."""
+def plan(
+    settings: Settings, names: str, seeds: Sequence[int], gradient_draws: int = 24
+) -> Iterator[Job]:
+    """Every job of a study, in the order they are begun. names: as for `arms.chosen`.
+
+    gradient_draws: of the noise, for each batch and objective of the gradient's variance.
+    """
     common = _common(settings)
     for seed in seeds:
         yield _arm(BASE, seed, common)
@@ -57,7 +61,8 @@ def plan(settings: Settings, names: str, seeds: Sequence[int]) -> Iterator[Job]:
         arguments = (*common, "--stage", "run", *_seed(seed))
         yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, (f"{BASE}_seed{seed}",))
         if seed == seeds[0]:
-            yield from _once(settings, seed)
+            yield _decoding(settings, seed)
+            yield _gradient(settings, seed, gradient_draws)
 
 
 def _arm(name: str, seed: int, common: Sequence[str]) -> Job:
@@ -66,38 +71,34 @@ def _arm(name: str, seed: int, common: Sequence[str]) -> Job:
     return Job(f"{name}_seed{seed}", "bench.study.run", arguments, after)
 
 
-def _once(settings: Settings, seed: int) -> Iterator[Job]:
-    """The quality-speed curves of `base`, and the variance of the gradient."""
+def _decoding(settings: Settings, seed: int) -> Job:
+    """The quality-speed curves of `base`."""
     study = settings.study
-    if not (study / "decode_quality.json").is_file():
-        arguments = {
-            "model-path": settings.run_folder(BASE, seed),
-            "data-path": study / "data/test_llave_llada.json",
-            "image-folder": study / "phantom",
-            "gen-length": settings.canvas,
-            "block-length": 8,
-            "limit": min(settings.tests, DECODING_TESTS),
-            "device": settings.device,
-            "output": study / "decode_quality",
-        }
-        yield Job(
-            "decode_quality", "bench.decode_quality", _words(arguments), (f"{BASE}_seed{seed}",)
-        )
+    arguments = {
+        "model-path": settings.run_folder(BASE, seed),
+        "data-path": study / "data/test_llave_llada.json",
+        "image-folder": study / "phantom",
+        "gen-length": settings.canvas,
+        "block-length": BLOCK_LENGTH,
+        "limit": min(settings.tests, DECODING_TESTS),
+        "device": settings.device,
+        "output": study / DECODING,
+    }
+    return Job(DECODING, "bench.decode_quality", _words(arguments), (f"{BASE}_seed{seed}",))
+
+
+def _gradient(settings: Settings, seed: int, draws: int) -> Job:
     start = "complementary_uniform"
     arguments = {
-        "study": study,
+        "study": settings.study,
         "model-path": settings.run_folder(start, seed),
-        "draws": GRADIENT_DRAWS,
+        "draws": draws,
         "canvas": settings.canvas,
         "device": settings.device,
     }
-    precision = ("--bf16",) if settings.bf16 else ()
-    yield Job(
-        "gradient_variance",
-        "bench.study.gradient_variance",
-        (*_words(arguments), *precision),
-        (f"{start}_seed{seed}",),
-    )
+    words = (*_words(arguments), *(("--bf16",) if settings.bf16 else ()))
+    after = (f"{start}_seed{seed}",)
+    return Job("gradient_variance", "bench.study.gradient_variance", words, after)
 
 
 def _common(settings: Settings) -> tuple[str, ...]:
@@ -167,7 +168,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds = [int(seed) for seed in args.seeds.split(",")]
         if args.jobs < 1:
             raise ValueError(f"--jobs {args.jobs} can run nothing; use 1 or more")
-        planned = list(plan(settings, args.arms, seeds))
+        planned = list(plan(settings, args.arms, seeds, args.gradient_draws))
+        if (args.study / f"{DECODING}.json").is_file():
+            planned = [job for job in planned if job.name != DECODING]
         print(f"{len(planned)} jobs, {args.jobs} at once", flush=True)
         failed = run_all(planned, logs, args.jobs)
         if failed:
@@ -189,6 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", type=Path, default=usual.study, help="folder of the study")
     parser.add_argument("--arms", default="", help="names separated by commas (default: all)")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument(
+        "--gradient-draws", type=int, default=24, help="draws for the variance of the gradient"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="jobs at once")
     parser.add_argument("--steps", type=int, default=usual.steps, help="of the optimizer")
     parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="samples a step")

@@ -152,11 +152,11 @@ def seconds_per_step(folder: Path) -> float:
     return json.loads(file.read_text(encoding="utf-8"))["seconds_per_step"]
 
 
-def load_writer(folder: Path, settings: Settings) -> ReportWriter:
-    """In fp32 on a CPU, where it is exact, and bf16 on a GPU."""
+def load_writer(folder: Path, settings: Settings, dtype: str | None = None) -> ReportWriter:
+    """dtype: as `load_pretrained_model` has it, by default fp32 on a CPU and bf16 on a GPU."""
     from llava.inference import ReportWriter
 
-    return ReportWriter.from_pretrained(folder, device=settings.device)
+    return ReportWriter.from_pretrained(folder, device=settings.device, dtype=dtype)
 
 
 def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Settings) -> None:
@@ -178,7 +178,7 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
         requests = [without_context(request) for request in requests]
     folder = settings.run_folder(arm.name, seed)
     checkpoint = folder / f"checkpoint-{step}"
-    writer = load_writer(checkpoint, settings)
+    writer = load_writer(checkpoint, settings, "bfloat16" if settings.bf16 else None)
     reports, seconds = write_all(writer, requests, config, DECODE_BATCH)
     curve = held_out_curve(folder)
     metrics = score_reports(documents, drawn, reports, seconds)
