@@ -78,12 +78,15 @@ def differences_figure(results: Results) -> Any:
 
 def decoding_figure(results: Results, decoding: Mapping[str, Any]) -> Any:
     """F1 against seconds of a report for every rule and cache; the twin where it was measured."""
-    figure, axes = _subplots(1, 2, (12, 4.8), sharey=True)
+    import matplotlib.pyplot as plt
+
+    figure, axes = _subplots(1, 2, (13, 4.8), sharey=True)
+    colours = plt.colormaps["tab20"].colors
     groups = list(dict.fromkeys(point["group"] for point in decoding["points"]))
     for axis, cost in zip(axes, ("passes", "seconds"), strict=True):
         for number, group in enumerate(groups):
             own = sorted((p[cost], p["f1"]) for p in decoding["points"] if p["group"] == group)
-            axis.plot(*zip(*own, strict=True), "o-", ms=4, color=f"C{number % 10}", label=group)
+            axis.plot(*zip(*own, strict=True), "o-", ms=4, color=colours[number], label=group)
         _mark(axis, decoding["recommended"], cost)
         axis.set(xscale="log", xlabel={"passes": "passes of a report"}.get(cost, "s of a report"))
         axis.grid(alpha=0.3)
@@ -94,7 +97,8 @@ def decoding_figure(results: Results, decoding: Mapping[str, Any]) -> Any:
     if None not in twin:
         axes[1].plot(twin[1].mean, twin[0].mean, "k^", ms=9, label="autoregressive twin")
     axes[0].set(ylabel="F1 over the drawn findings")
-    axes[1].legend(fontsize=7, ncols=2)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside right center")
     return figure
 
 

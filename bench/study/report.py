@@ -25,6 +25,11 @@ from bench.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, README = "docs/results.md", "README.md"
+CURVES = {
+    "objective": "held-out loss of every objective against steps and seconds",
+    "decoding": "F1 against passes and seconds for every rule and cache",
+}
+"""Picture that the README shows -> what is said in its place: decoding, if it was measured."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +54,9 @@ def write_report(study: Path, output: Path) -> None:
         parts["decoding"] = tables.decoding(decoding)
     if gradient is not None:
         parts["gradient"] = tables.gradient(gradient)
-    pages = {PAGE: parts, README: {"summary": tables.summary(results)}}
+    curve = "objective" if decoding is None else "decoding"
+    summary = f"{tables.summary(results)}\n\n![{CURVES[curve]}](docs/results/{curve}.png)"
+    pages = {PAGE: parts, README: {"summary": summary}}
     for name, texts in pages.items():
         page = (ROOT / name).read_text(encoding="utf-8")
         (output / name).parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +137,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
