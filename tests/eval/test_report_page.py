@@ -197,6 +197,24 @@ def test_markup_in_reports_shows_as_text(reader):
     assert not reader.find_elements("css selector", ".report img, .report script, h3 *")
 
 
+def test_a_filter_chosen_by_typing_or_by_an_assistive_tool_applies(reader, studies):
+    from selenium.webdriver.support.ui import Select
+
+    ask(reader)
+    stated = sum(
+        study.comparison.verdicts.get("Pneumothorax") in ("agreed", "missed", "denied", "invented")
+        for study in studies
+    )
+    assert 0 < stated < REPORTS
+    find(reader, "select[name=finding]").send_keys("Pneumot")
+    assert find(reader, "#count").text == f"{stated} of {REPORTS} reports"
+    ask(reader)
+    assert find(reader, "#count").text == f"{REPORTS} of {REPORTS} reports"
+    Select(find(reader, "select[name=finding]")).select_by_visible_text("Pneumothorax")
+    assert find(reader, "#count").text == f"{stated} of {REPORTS} reports"
+    ask(reader)
+
+
 def test_findings_and_errors_filter_the_reports(reader, studies):
     tally = Counter(kind for study in studies for kind in study.comparison.verdicts.items())
     (finding, kind), n = next(

@@ -114,7 +114,7 @@ for (const [index, study] of studies.entries()) {
 }
 list.addEventListener("keydown", (event) => onKey(LIST_KEYS, event));
 document.addEventListener("keydown", (event) => onKey(PAGE_KEYS, event));
-form.addEventListener("input", applyFilters);
+for (const kind of ["input", "change"]) form.addEventListener(kind, applyFilters); // tools send one
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(applyFilters)); // after the fields are cleared
 byId("previous").addEventListener("click", () => step(-1));
