@@ -1,5 +1,6 @@
 """The study: its arms parse, its records survive, its intervals and tables are right."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -204,3 +205,9 @@ def test_the_script_refuses_what_it_does_not_know_and_names_its_variables():
 def test_the_listing_names_every_arm(capsys):
     arms.main(["--seeds", "5"])
     assert capsys.readouterr().out.split() == [w for arm in ARMS for w in (arm.name, "5")]
+
+
+def test_every_job_is_a_command_line_that_its_module_takes(settings):
+    for job in plan(replace(settings, bf16=True), "", [0]):
+        parsed = importlib.import_module(job.module)._parser().parse_args(job.arguments)
+        assert getattr(parsed, "device", "cpu") == "cpu"
