@@ -70,10 +70,11 @@ made() {
 SETTINGS="steps=$STEPS batch=$BATCH_SIZE canvas=$CANVAS tests=$TESTS bf16=$BF16 device=$DEVICE"
 made settings "$SETTINGS" || echo "$SETTINGS" >"$STUDY/settings.made"
 
-CORPUS="seed=$CORPUS_SEED cases=$TRAIN_CASES tests=$TESTS"
+PICTURE=$((IMAGE_SIZE > 128 ? IMAGE_SIZE : 128))
+CORPUS="seed=$CORPUS_SEED cases=$TRAIN_CASES tests=$TESTS size=$PICTURE"
 if ! made corpus "$CORPUS"; then
   log "1/4 corpus: $TRAIN_CASES hard phantoms"
-  "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --difficulty hard --size 128 \
+  "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --difficulty hard --size "$PICTURE" \
     --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 64 --test "$TESTS" --workers "$(cores)"
   "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
     --image-root "$PHANTOM" --output "$STUDY/data" --overwrite

@@ -133,6 +133,7 @@ def train_options(arm: Arm, seed: int, settings: Settings) -> list[str]:
         "save_strategy": "steps",
         "save_steps": settings.check_every,
         "save_only_model": "true",
+        "overwrite": "true",  # a killed run begins anew: its optimizer was not saved
         "logging_steps": settings.check_every,
         "dataloader_num_workers": 0,
         "report_to": "none",
