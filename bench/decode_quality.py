@@ -134,12 +134,14 @@ def measure(
 ) -> Point:
     """Decode every document as `setting` says, and score the reports."""
     from llava.diffusion.cache import is_exact, resolve_cache
-    from llava.eval.nlg import score
+    from llava.eval.nlg import simple_tokenize
+    from llava.eval.overlap import rouge_l
     from llava.eval.phantom_findings import findings_in, micro_f1
 
     requests = requests_of(documents)
     reports, seconds = write_all(writer, requests, config, batch_size)
     texts = [report.text for report in reports]
+    references = [document.reference for document in documents]
     passes = sum(report.nfe for report in reports) / len(reports)
     mode = writer.model.config.attention_mode
     is_cache = "cache" in setting.changes
@@ -149,7 +151,9 @@ def measure(
         changes=setting.changes,
         exact=is_exact(resolve_cache(config, mode), mode),
         f1=micro_f1(drawn, [findings_in(text) for text in texts]),
-        rouge_l=score([document.reference for document in documents], texts)["ROUGE-L"],
+        rouge_l=rouge_l(
+            *(list(map(simple_tokenize, side)) for side in (references, texts))
+        ).value(),
         passes=passes,
         passes_per_128=passes * CANVAS / config.gen_length,
         seconds=seconds / len(requests),

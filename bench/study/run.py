@@ -4,9 +4,9 @@
     python -m bench.study.run --study exp/study --features          # once, before the jobs
 
 Second part of the study, between `arms` and `records`. What has a record is not done again; a
-training that was killed begins anew. The learning rate is constant, so a
-checkpoint is the run that was stopped there: an arm of the comparison of objectives is scored after
-the study's steps and where it stood when `base` had done them, which therefore runs first.
+training that was killed begins anew. The learning rate is constant, so a checkpoint is the run that
+was stopped there: an arm of the comparison of objectives is scored after the study's steps and
+where it stood when `base` had done them, which therefore runs first.
 """
 
 from __future__ import annotations
