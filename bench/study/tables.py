@@ -188,7 +188,7 @@ def decoding(content: Mapping[str, Any]) -> str:
     reference = points[0]
     best_of_group = {}
     for point in points[1:]:
-        good = min(point["f1"] / reference["f1"], point["rouge_l"] / reference["rouge_l"]) >= 0.99
+        good = all(point[name] >= 0.99 * reference[name] for name in ("f1", "rouge_l"))
         held = best_of_group.get(point["group"])
         if good and (held is None or point["passes"] < held["passes"]):
             best_of_group[point["group"]] = point

@@ -211,3 +211,17 @@ def test_every_job_is_a_command_line_that_its_module_takes(settings):
     for job in plan(replace(settings, bf16=True), "", [0]):
         parsed = importlib.import_module(job.module)._parser().parse_args(job.arguments)
         assert getattr(parsed, "device", "cpu") == "cpu"
+
+
+def test_the_decoding_table_has_the_fewest_passes_of_a_group_that_keep_the_quality():
+    names = ("group", "name", "f1", "rouge_l", "passes")
+    rows = (
+        ("reference", "one token a pass", 0.0, 0.5, 64.0),
+        ("threshold", "0.9", 0.0, 0.5, 30.0),
+        ("threshold", "0.7", 0.1, 0.496, 20.0),
+        ("threshold", "0.5", 0.1, 0.4, 10.0),
+        ("linear", "8 steps", 0.1, 0.4, 8.0),
+    )
+    points = [dict(zip(names, row, strict=True)) | {"exact": True, "seconds": 0.1} for row in rows]
+    lines = tables.decoding({"points": points, "recommended": points[2]}).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == ["| one token a pass", "| **0.7**"]
