@@ -48,13 +48,13 @@ pretrain() {
   echo "$SEED $TRAIN_CASES $epochs" >"$folder/corpus"
 }
 pretrain vision "${VISION_EPOCHS:-3.2}" & vision=$!
-pretrain language "${LANGUAGE_EPOCHS:-0.6}" & language=$!
+pretrain language "${LANGUAGE_EPOCHS:-0.53}" & language=$!
 wait "$vision"
 wait "$language"
 
 # The recipe's schedule at a size where 1e-5 would not move anything in minutes.
 export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
-export GLOBAL_BATCH_SIZE=8 BATCH_SIZE=$((8 / NPROC))
+export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-64}"
 SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
@@ -65,7 +65,7 @@ OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.1}" \
   bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
 log "4/6 stage 2: vision tower, projector and language model"
-OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-1.4}" \
+OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-1.6}" \
   LEARNING_RATE="${LEARNING_RATE:-3e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
@@ -73,12 +73,17 @@ log "5/6 evaluation: the test phantoms, then the same prompts with a blank image
 "$PYTHON" -m llava.data.phantom.blank --data-path "$DEMO/data/test_llave_llada.json" \
   --output "$DEMO/blank"
 evaluate() {
-  MODEL_PATH="$DEMO/stage2" DATA_PATH="$1" IMAGE_FOLDER="$2" OUTPUT="$3" BATCH_SIZE=40 \
-    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="${BLOCK_LENGTH:-8}" STEPS="${STEPS:-$CANVAS}" \
+  NPROC=$((NPROC > 1 ? NPROC / 2 : 1)) BATCH_SIZE=40 \
+    MODEL_PATH="$DEMO/stage2" DATA_PATH="$1" IMAGE_FOLDER="$2" OUTPUT="$3" \
+    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="${BLOCK_LENGTH:-4}" STEPS="${STEPS:-$CANVAS}" \
     bash eval/scripts/evaluate.sh
 }
+# Both at once: half of the time is imports.
+BLANK_LOG="$DEMO/evaluation_blank.log"
+evaluate "$DEMO/blank/test_llave_llada.json" "$DEMO/blank" "$DEMO/evaluation_blank" \
+  &>"$BLANK_LOG" & blank=$!
 evaluate "$DEMO/data/test_llave_llada.json" "$PHANTOM" "$DEMO/evaluation"
-evaluate "$DEMO/blank/test_llave_llada.json" "$DEMO/blank" "$DEMO/evaluation_blank"
+wait "$blank" || die "the evaluation with a blank image failed: $(tail -n 20 "$BLANK_LOG")"
 
 log "6/6 findings: what the reports say against what was drawn"
 "$PYTHON" -m llava.eval.phantom_results --run "$DEMO/evaluation" --blank "$DEMO/evaluation_blank" \

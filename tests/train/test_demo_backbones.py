@@ -7,8 +7,14 @@ import torch
 from transformers import TrainingArguments
 
 from llava.train.arguments import RunArguments, check_training
-from llava.train.demo_backbones.language import notes_on
-from llava.train.demo_backbones.vision import KEPT_TOKENS, SentenceContrast, new_vision_model
+from llava.train.demo_backbones.language import notes_on, train_tokenizer
+from llava.train.demo_backbones.vision import (
+    KEPT_TOKENS,
+    SentenceContrast,
+    contrast_batch,
+    new_vision_model,
+    sentences,
+)
 
 REPORT = "There is a small left pleural effusion. No pneumothorax is seen. The lungs are hazy."
 
@@ -49,3 +55,17 @@ def test_muon_needs_a_learning_rate_to_be_a_multiple_of():
         check_training(
             RunArguments(muon_lr=1e-3), TrainingArguments(use_cpu=True, learning_rate=0.0)
         )
+
+
+def test_a_paraphrase_fits_the_image_and_the_other_side_does_not():
+    reports = ["There is a nodule in the left mid lung.", "Right mid lung nodule. Edema."]
+    other = "A round nodule is seen in the left mid lung."
+    tokenizer = train_tokenizer([*reports, other])
+    samples = [
+        {"pixels": torch.zeros(3, 4, 4), "sentences": sentences(text)} for text in [*reports, other]
+    ]
+    fits = contrast_batch(samples, tokenizer)["fits"].tolist()
+    assert len(fits[0]) == 3  # left nodule, right nodule, edema
+    assert fits[0] == fits[2]
+    assert sum(fits[0]) == 1
+    assert [a + b for a, b in zip(fits[0], fits[1], strict=True)] == [1, 1, 1]

@@ -22,10 +22,20 @@ from transformers import (
 from llava.data.entry import Entry
 from llava.mm_utils import load_image, process_images
 from llava.train.demo_backbones.fitting import fit
-from llava.train.demo_backbones.language import tokenizer_texts, train_tokenizer
+from llava.train.demo_backbones.language import (
+    FUNCTION_WORDS,
+    tokenizer_texts,
+    train_tokenizer,
+)
 
 IMAGE_SIZE, PATCH_SIZE, SENTENCE_LENGTH = 112, 14, 24
 KEPT_TOKENS = 8
+STYLE_WORDS = (
+    FUNCTION_WORDS
+    | {"present", "obtained", "view", "single", "chest", "wall"}
+    | {"focal", "linear", "plate-like", "round"}
+)
+"""Words by which phrasings of one statement may differ."""
 
 
 class SentenceContrast(nn.Module):
@@ -148,18 +158,29 @@ def sentences(report: str) -> list[str]:
     return [part for part in re.split(r"(?<=\.)\s+", report.strip()) if part]
 
 
+def content(sentence: str) -> frozenset[str]:
+    """The words that a sentence shares with its paraphrases."""
+    return frozenset(re.findall(r"[a-z-]+", sentence.lower())) - STYLE_WORDS
+
+
 def contrast_batch(
     samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
-    """Images against the distinct sentences of the batch; a sentence fits where it was written."""
-    distinct = sorted({sentence for sample in samples for sentence in sample["sentences"]})
+    """Images against one sentence of each content in the batch.
+
+    A sentence fits the images whose report has its content: were only the words as written to
+    count, a paraphrase of a true statement would be taught to be false.
+    """
+    written = sorted({sentence for sample in samples for sentence in sample["sentences"]})
+    by_content = {content(sentence): sentence for sentence in reversed(written)}
     ids = tokenizer(
-        distinct,
+        list(by_content.values()),
         padding="max_length",
         truncation=True,
         max_length=SENTENCE_LENGTH,
         return_tensors="pt",
     )["input_ids"]
-    fits = torch.tensor([[text in sample["sentences"] for text in distinct] for sample in samples])
+    said = [{content(sentence) for sentence in sample["sentences"]} for sample in samples]
+    fits = torch.tensor([[each in own for each in by_content] for own in said])
     pixels = torch.stack([sample["pixels"] for sample in samples]).float()
     return {"pixel_values": pixels, "input_ids": ids, "fits": fits}
