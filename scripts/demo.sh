@@ -57,7 +57,7 @@ export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
 export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-64}"
-SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
+SMALL=(--answer_canvas "$CANVAS" --answer_fill random --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
   --stratified_t true --t_power "${T_POWER:-3}")
 
 log "3/6 stage 1: the projector"
@@ -65,7 +65,7 @@ OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.1}" \
   bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
 log "4/6 stage 2: vision tower, projector and language model"
-OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-1.6}" \
+OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-2}" \
   LEARNING_RATE="${LEARNING_RATE:-3e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 

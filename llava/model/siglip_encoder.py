@@ -53,6 +53,10 @@ class SiglipVisionTower(nn.Module):
         """The square root of N: tokens on a side of a view."""
         return self.config.image_size // self.config.patch_size
 
+    def write_out_attention(self) -> None:
+        """Attend by two plain products, for training few tokens on a CPU, where they are faster."""
+        self.config._attn_implementation = "eager"
+
     def forward(self, pixel_values: Tensor) -> Tensor:
         size = self.config.image_size
         if tuple(pixel_values.shape[1:]) != (self.config.num_channels, size, size):

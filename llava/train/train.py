@@ -107,6 +107,7 @@ def check_data(arguments: Arguments) -> int:
 def build_model(arguments: Arguments) -> Loaded:
     """The model with everything frozen but the parts to train, and the projector of stage 1."""
     from llava.model.builder import build_from_backbones, load_projector
+    from llava.model.language_model.attention import SHORT
     from llava.model.lora import add_lora
 
     model_arguments, data = arguments.model, arguments.data
@@ -136,6 +137,8 @@ def build_model(arguments: Arguments) -> Loaded:
     if lora is None:
         for module in (model.model, model.lm_head):
             module.requires_grad_("mm_language_model" in parts)
+    if arguments.training.device.type == "cpu" and model.vision_tower.num_tokens <= SHORT:
+        model.vision_tower.write_out_attention()
     model.pad_to_multiple_of = arguments.run.pad_to_multiple_of
     if arguments.run.torch_compile:
         model.compile_layers()

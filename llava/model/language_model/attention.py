@@ -14,8 +14,9 @@ from transformers.models.qwen3.modeling_qwen3 import rotate_half
 KeyValue = tuple[Tensor, Tensor]
 
 SHORT = 512
-"""Keys up to which attention is written out when training on a CPU: a bound on memory, set by hand;
-only the demo's lengths, below 200, were timed."""
+"""Keys up to which a CPU trains with attention written out, and pads a ragged batch instead of
+going sample by sample: a bound on memory, set by hand; only the demo's lengths, below 200, were
+timed."""
 
 
 def keys_values(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> KeyValue:

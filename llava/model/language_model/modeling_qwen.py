@@ -29,6 +29,7 @@ from llava.diffusion.loss import (
 )
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
 from llava.model.language_model.attention import (
+    SHORT,
     key_mask,
     layer_pass,
     ragged,
@@ -247,7 +248,9 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         """Whether a batch attends padded, under a mask: `packing` says why."""
         lengths = torch.stack([prefix_length, answer_length])
         is_ragged = bool((lengths != lengths[:, :1]).any())
-        return self._packed_layer is not packed_layer or (is_ragged and lengths.is_cuda)
+        is_short = int(lengths.amax(dim=1).sum()) <= SHORT
+        compiled = self._packed_layer is not packed_layer
+        return compiled or (is_ragged and (lengths.is_cuda or is_short))
 
     def compile_layers(self, backend: str = "inductor") -> None:
         """Run the layers of training through `torch.compile`, one by one.

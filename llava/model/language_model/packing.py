@@ -8,7 +8,7 @@ each weight gets one gradient, not one per pass. Attention runs in one of two wa
 groups  samples of the same lengths together: a batch that is not ragged in one call, a ragged one
         sample by sample. No mask. The choice on a CPU.
 padded  all samples at once, padded, under a mask of the real keys: few kernels whatever the batch.
-        The choice for a ragged batch on a GPU, and for compiled layers.
+        The choice for a ragged batch on a GPU or of short samples, and for compiled layers.
 """
 
 from collections.abc import Sequence
