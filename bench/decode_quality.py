@@ -1,6 +1,6 @@
 """Quality against speed: every acceptance rule, score and cache on the phantoms, one checkpoint.
 
-    python bench/decode_quality.py --model-path exp/demo/stage2 --gen-length 72 --block-length 8
+    python bench/decode_quality.py --model-path exp/demo/stage2 --gen-length 64 --block-length 8
 
 Decodes the test phantoms once per setting; F1 is over the findings that were drawn, ROUGE-L against
 their reports. The reference is one token per pass with plain recompute. Recommended is the exact
@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--annotation", type=Path, help="what was drawn (default: beside the images)"
     )
-    parser.add_argument("--gen-length", type=int, default=72, help="canvas in tokens")
+    parser.add_argument("--gen-length", type=int, default=64, help="canvas in tokens")
     parser.add_argument("--block-length", type=int, help="default: the whole canvas")
     parser.add_argument("--limit", type=int, help="decode only the first this many")
     parser.add_argument("--batch-size", type=int, default=40, help="reports at once")

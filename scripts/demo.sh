@@ -48,7 +48,7 @@ pretrain() {
   echo "$SEED $TRAIN_CASES $epochs" >"$folder/corpus"
 }
 pretrain vision "${VISION_EPOCHS:-3.2}" & vision=$!
-pretrain language "${LANGUAGE_EPOCHS:-0.53}" & language=$!
+pretrain language "${LANGUAGE_EPOCHS:-0.6}" & language=$!
 wait "$vision"
 wait "$language"
 
@@ -57,7 +57,7 @@ export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
 export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-64}"
-SMALL=(--answer_canvas "$CANVAS" --answer_fill random --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
+SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
   --stratified_t true --t_power "${T_POWER:-3}")
 
 log "3/6 stage 1: the projector"
