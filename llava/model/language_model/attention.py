@@ -89,7 +89,8 @@ def plain_or_fused(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     score = (query * scale) @ key.transpose(-1, -2)
     if mask is not None:
-        score = score.masked_fill(~mask, -torch.inf)
+        # Added, not filled in: filling would take another pass over the scores backwards.
+        score = score + torch.zeros_like(mask, dtype=score.dtype).masked_fill(~mask, -torch.inf)
     return score.softmax(dim=-1).to(value.dtype) @ value
 
 
