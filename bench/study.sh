@@ -14,7 +14,7 @@ cd "$ROOT"
 
 cores() { env -u OMP_NUM_THREADS nproc; }  # nproc says OMP_NUM_THREADS where that is set
 
-STEPS="${STEPS:-160}"
+STEPS="${STEPS:-120}"
 SEEDS="${SEEDS:-0,1,2}"
 ARMS="${ARMS:-}"
 TESTS="${TESTS:-200}"
