@@ -289,3 +289,16 @@ def test_the_published_configuration_has_596049920_parameters():
 def test_unknown_modes_are_refused():
     with pytest.raises(ValueError, match="attention_mode='prefx'"):
         Qwen3DiffusionConfig(attention_mode="prefx")
+
+
+@pytest.mark.parametrize("mode", ["full", "prefix"])
+def test_weighted_tokens_of_a_sample_do_not_depend_on_the_others_of_its_batch(mode, ragged_batch):
+    ids, labels, mask = ragged_batch
+    labels[1, 7:10] = 60  # the answer's end, and its fill
+    model, noise = build(mode, end_of_text_weight=0.25), noise_for(labels)
+    together = model(input_ids=ids, attention_mask=mask, labels=labels, noise=noise).sample_loss
+    for row in (0, 1):
+        real = int(mask[row].sum())
+        own = type(noise)(noise.p_mask[[row]], noise.masked_indices[[row], :real])
+        alone = model(input_ids=ids[[row], :real], labels=labels[[row], :real], noise=own)
+        torch.testing.assert_close(together[row], alone.sample_loss[0], atol=1e-5, rtol=1e-5)

@@ -119,6 +119,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         copies = self._copies(target_mask, noise)
         masked = torch.stack([copy.masked_indices for copy in copies])  # (K, B, L)
         p_mask = torch.stack([copy.p_mask for copy in copies])  # (K, B)
+        token_weight = self._token_weight(labels)
         if self.config.attention_mode == "full":
             noisy = _noisy(embeds, masked_embed, masked)
             mask = None if attention_mask is None else attention_mask.repeat(len(masked), 1)
@@ -127,6 +128,8 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             start, length = answer_span(target_mask, attention_mask)
             width = int(length.max())
             labels = take_rows(labels, start, width)  # (B, R)
+            if token_weight is not None:
+                token_weight = take_rows(token_weight, start, width)
             masked = torch.stack([take_rows(copy, start, width) for copy in masked])
             noisy = _noisy(take_rows(embeds, start, width), masked_embed, masked)
             prefix = embeds[:, : int(start.max())]
@@ -141,7 +144,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             p_mask,
             target_mask.sum(dim=1),
             self.config.loss_weighting,
-            self._token_weight(labels),
+            token_weight,
         )
         return MaskedDiffusionOutput(
             loss=sample_loss.mean(),
@@ -246,11 +249,12 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
 
     def _pads(self, prefix_length: Tensor, answer_length: Tensor) -> bool:
         """Whether a batch attends padded, under a mask: `packing` says why."""
+        if self._packed_layer is not packed_layer:
+            return True
         lengths = torch.stack([prefix_length, answer_length])
-        is_ragged = bool((lengths != lengths[:, :1]).any())
-        is_short = int(lengths.amax(dim=1).sum()) <= SHORT
-        compiled = self._packed_layer is not packed_layer
-        return compiled or (is_ragged and (lengths.is_cuda or is_short))
+        if not bool((lengths != lengths[:, :1]).any()):
+            return False
+        return lengths.is_cuda or int(lengths.amax(dim=1).sum()) <= SHORT
 
     def compile_layers(self, backend: str = "inductor") -> None:
         """Run the layers of training through `torch.compile`, one by one.
