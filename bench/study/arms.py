@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 WARMUP_STEPS = 20
@@ -70,7 +70,7 @@ class Settings:
     """What all arms of a study share. study: its folder. canvas: positions. tests: phantoms."""
 
     study: Path
-    steps: int = 160
+    steps: int = 120
     batch_size: int = 8
     canvas: int = 64
     tests: int = 200
@@ -86,6 +86,11 @@ class Settings:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device={self.device!r} is unknown; use cpu or cuda")
 
+    @classmethod
+    def from_options(cls, args: argparse.Namespace) -> Settings:
+        """Of a command line with the options of `add_options`. Raises ValueError on bad values."""
+        return cls(**{each.name: getattr(args, each.name) for each in fields(cls)})
+
     @property
     def check_every(self) -> int:
         return self.steps // CHECKS
@@ -97,6 +102,18 @@ class Settings:
 
     def run_folder(self, arm: str, seed: int) -> Path:
         return self.study / "runs" / arm / f"seed{seed}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every command of the study is told of its settings."""
+    usual, add = Settings(Path("exp/study")), parser.add_argument
+    add("--study", type=Path, default=usual.study, help="folder of the study")
+    add("--steps", type=int, default=usual.steps, help="of the optimizer")
+    add("--batch-size", type=int, default=usual.batch_size, help="samples a step")
+    add("--canvas", type=int, default=usual.canvas, help="positions of an answer")
+    add("--tests", type=int, default=usual.tests, help="test phantoms to report on")
+    add("--bf16", action="store_true", help="train in bf16")
+    add("--device", default=usual.device, help="cpu or cuda")
 
 
 def find(name: str) -> Arm:

@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from bench.study.arms import Settings
+from bench.study.arms import Settings, add_options
 from bench.study.records import Record, exists
 from bench.study.run import (
     BLOCK_LENGTH,
@@ -50,7 +49,7 @@ RECORDS = ((TWIN, ""), (BASE, ONE), (BASE, SURE), (TWIN, INFILL), (BASE, INFILL)
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        settings = Settings(**{each.name: getattr(args, each.name) for each in fields(Settings)})
+        settings = Settings.from_options(args)
         if args.stage == "run":
             run(settings, args.seed)
         else:
@@ -205,13 +204,11 @@ def _batches(requests: Sequence) -> list[Sequence]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usual = Settings(Path("exp/study"))
     parser = argparse.ArgumentParser(
         prog="python -m bench.study.autoregressive",
         description="Train the autoregressive twin of the study and put it beside arm `base`.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--study", type=Path, default=usual.study, help="folder of the study")
     parser.add_argument(
         "--stage",
         choices=("pretrain", "run"),
@@ -219,12 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pretrain: its language model, once; run: one seed, training to records",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order and the weights")
-    parser.add_argument("--steps", type=int, default=usual.steps, help="of the optimizer")
-    parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="samples a step")
-    parser.add_argument("--canvas", type=int, default=usual.canvas, help="longest report in tokens")
-    parser.add_argument("--tests", type=int, default=usual.tests, help="test phantoms to report on")
-    parser.add_argument("--bf16", action="store_true", help="train in bf16")
-    parser.add_argument("--device", default=usual.device, help="cpu or cuda")
+    add_options(parser)
     return parser
 
 

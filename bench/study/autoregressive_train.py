@@ -48,6 +48,7 @@ from llava.train.checkpoints import write_json
 from llava.train.demo_backbones.language import (
     PRETRAINING_FILE,
     fit_language,
+    note_pretraining,
     notes_dataset,
     start_as_identity,
 )
@@ -105,8 +106,7 @@ def pretrain(settings: Settings, seed: int) -> None:
     fit_language(CausalTwin(body), samples, collator, output, epochs, seed, settings.bf16)
     body.save_pretrained(str(output))
     tokenizer.save_pretrained(str(output))
-    made = {"samples": len(entries), "epochs": epochs, "seed": seed}
-    write_json(output / PRETRAINING_FILE, made)
+    note_pretraining(output, len(entries), epochs, seed)
 
 
 def entries_of(settings: Settings, split: str) -> Sequence[Entry]:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.arms import Settings, chosen
+from bench.study.arms import Settings, add_options, chosen
 from bench.study.run import BLOCK_LENGTH
 
 HERE = Path(__file__).resolve().parent
@@ -156,15 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs = args.study / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        settings = Settings(
-            study=args.study,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            canvas=args.canvas,
-            tests=args.tests,
-            bf16=args.bf16,
-            device=args.device,
-        )
+        settings = Settings.from_options(args)
         seeds = [int(seed) for seed in args.seeds.split(",")]
         if args.jobs < 1:
             raise ValueError(f"--jobs {args.jobs} can run nothing; use 1 or more")
@@ -183,25 +175,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usual = Settings(Path("exp/study"))
     parser = argparse.ArgumentParser(
         prog="python -m bench.study.pool",
         description="Run every job of the study that has no record yet.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--study", type=Path, default=usual.study, help="folder of the study")
     parser.add_argument("--arms", default="", help="names separated by commas (default: all)")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument(
         "--gradient-draws", type=int, default=24, help="draws for the variance of the gradient"
     )
     parser.add_argument("--jobs", type=int, default=1, help="jobs at once")
-    parser.add_argument("--steps", type=int, default=usual.steps, help="of the optimizer")
-    parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="samples a step")
-    parser.add_argument("--canvas", type=int, default=usual.canvas, help="positions of an answer")
-    parser.add_argument("--tests", type=int, default=usual.tests, help="test phantoms to report on")
-    parser.add_argument("--bf16", action="store_true", help="train in bf16")
-    parser.add_argument("--device", default=usual.device, help="cpu or cuda")
+    add_options(parser)
     return parser
 
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.study.arms import Arm, Settings, find, train_options
+from bench.study.arms import Arm, Settings, add_options, find, train_options
 from bench.study.records import Record, exists, read_record, record_path
 
 if TYPE_CHECKING:
@@ -37,15 +37,7 @@ CLOCK_FILE = "seconds_per_step.json"
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        settings = Settings(
-            study=args.study,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            canvas=args.canvas,
-            tests=args.tests,
-            bf16=args.bf16,
-            device=args.device,
-        )
+        settings = Settings.from_options(args)
         _check_device(settings)
         if args.features:
             return cache_features(settings)
@@ -58,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cache_features(settings: Settings) -> int:
     """What the frozen tower makes of every training image, before jobs would do it at once."""
+    from llava.data.entries import load_entries
     from llava.train.arguments import parse_arguments
-    from llava.train.train import _entries, build_model, stored_views
+    from llava.train.train import build_model, stored_views
 
     arguments = parse_arguments(train_options(find("base"), 0, settings))
     loaded = build_model(arguments)
-    stored_views(arguments, loaded, _entries(arguments.data, arguments.data.data_path))
+    data = arguments.data
+    stored_views(arguments, loaded, load_entries(data.data_path, data.image_folder))
     return 0
 
 
@@ -236,22 +230,15 @@ def _check_device(settings: Settings) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usual = Settings(Path("exp/study"))
     parser = argparse.ArgumentParser(
         prog="python -m bench.study.run",
         description="Train and score one arm of the study under one seed.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--study", type=Path, default=usual.study, help="folder of the study")
     parser.add_argument("--arm", default="base", help="a name of `python -m bench.study.arms`")
     parser.add_argument("--seed", type=int, default=0, help="of the order, the noise, the weights")
-    parser.add_argument("--steps", type=int, default=usual.steps, help="of the optimizer")
-    parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="samples a step")
-    parser.add_argument("--canvas", type=int, default=usual.canvas, help="positions of an answer")
-    parser.add_argument("--tests", type=int, default=usual.tests, help="test phantoms to report on")
-    parser.add_argument("--bf16", action="store_true", help="train in bf16")
-    parser.add_argument("--device", default=usual.device, help="cpu or cuda")
     parser.add_argument("--features", action="store_true", help="only fill the feature cache")
+    add_options(parser)
     return parser
 
 

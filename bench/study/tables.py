@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.decode_quality import TOLERANCE
 from bench.study.arms import ARMS, Arm
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
@@ -186,11 +187,12 @@ def gradient(content: Mapping[str, Any]) -> str:
 
 def decoding(content: Mapping[str, Any]) -> str:
     """The ends of the quality-speed curves: the reference, what is recommended, every cache."""
+    floor = 1 - TOLERANCE
     points, best = content["points"], content["recommended"]
     reference = points[0]
     best_of_group = {}
     for point in points[1:]:
-        good = all(point[name] >= 0.99 * reference[name] for name in ("f1", "rouge_l"))
+        good = all(point[name] >= floor * reference[name] for name in ("f1", "rouge_l"))
         held = best_of_group.get(point["group"])
         if good and (held is None or point["passes"] < held["passes"]):
             best_of_group[point["group"]] = point

@@ -27,6 +27,7 @@ from llava.diffusion.masking import sample_noise
 from llava.model.builder import prepare_tokenizer
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.train.checkpoints import write_json
 from llava.train.demo_backbones.fitting import fit
 
 CANVAS = 64
@@ -160,8 +161,13 @@ def pretrain_language(
     collator = Collator(tokenizer.pad_token_id)
     fit_language(MostlyHidden(model), dataset, collator, output, epochs, seed, bf16)
     save_language_model(model, tokenizer, output)
-    made = {"samples": len(entries), "epochs": epochs, "seed": seed}
-    (output / PRETRAINING_FILE).write_text(json.dumps(made) + "\n", encoding="utf-8")
+    note_pretraining(output, len(entries), epochs, seed)
+
+
+def note_pretraining(output: Path, samples: int, epochs: float, seed: int) -> None:
+    """What a counterpart of the stand-in needs to know to be trained as long."""
+    made = {"samples": samples, "epochs": epochs, "seed": seed}
+    write_json(output / PRETRAINING_FILE, made)
 
 
 def notes_dataset(
@@ -242,11 +248,19 @@ def _with_notes(entry: Entry, rng: random.Random) -> Entry:
     return replace(entry, images=(), messages=turns)
 
 
+def sentences(report: str) -> list[str]:
+    return [part for part in re.split(r"(?<=\.)\s+", report.strip()) if part]
+
+
+def words_of(sentence: str) -> list[str]:
+    return re.findall(r"[a-z-]+", sentence.lower())
+
+
 def notes_on(report: str, rng: random.Random) -> str:
     """Some content words of what the report affirms, in any order; one group per sentence."""
     groups = []
-    for sentence in re.split(r"(?<=\.)\s+", report):
-        words = re.findall(r"[a-z-]+", sentence.lower())
+    for sentence in sentences(report):
+        words = words_of(sentence)
         if "no" not in words:
             words = [w for w in words if w not in FUNCTION_WORDS and rng.random() < NOTE_SHARE]
             rng.shuffle(words)

@@ -1,7 +1,6 @@
 """The stand-in for SigLIP2: image half and text half, trained against each other."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from llava.mm_utils import load_image, process_images
 from llava.train.demo_backbones.fitting import fit
 from llava.train.demo_backbones.language import (
     FUNCTION_WORDS,
+    sentences,
     tokenizer_texts,
     train_tokenizer,
+    words_of,
 )
 
 IMAGE_SIZE, PATCH_SIZE, SENTENCE_LENGTH = 112, 14, 24
@@ -154,13 +155,9 @@ def _sample(entry: Entry, processor: SiglipImageProcessorPil) -> dict[str, Any]:
     }
 
 
-def sentences(report: str) -> list[str]:
-    return [part for part in re.split(r"(?<=\.)\s+", report.strip()) if part]
-
-
 def content(sentence: str) -> frozenset[str]:
     """The words that a sentence shares with its paraphrases."""
-    return frozenset(re.findall(r"[a-z-]+", sentence.lower())) - STYLE_WORDS
+    return frozenset(words_of(sentence)) - STYLE_WORDS
 
 
 def contrast_batch(
@@ -172,7 +169,8 @@ def contrast_batch(
     count, a paraphrase of a true statement would be taught to be false.
     """
     written = sorted({sentence for sample in samples for sentence in sample["sentences"]})
-    by_content = {content(sentence): sentence for sentence in reversed(written)}
+    contents = {sentence: content(sentence) for sentence in written}
+    by_content = {contents[sentence]: sentence for sentence in reversed(written)}
     ids = tokenizer(
         list(by_content.values()),
         padding="max_length",
@@ -180,7 +178,7 @@ def contrast_batch(
         max_length=SENTENCE_LENGTH,
         return_tensors="pt",
     )["input_ids"]
-    said = [{content(sentence) for sentence in sample["sentences"]} for sample in samples]
+    said = [{contents[sentence] for sentence in sample["sentences"]} for sample in samples]
     fits = torch.tensor([[each in own for each in by_content] for own in said])
     pixels = torch.stack([sample["pixels"] for sample in samples]).float()
     return {"pixel_values": pixels, "input_ids": ids, "fits": fits}
