@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from llava.train.arguments import RunArguments, check_training
+from llava.train.demo_backbones.__main__ import main
 from llava.train.demo_backbones.language import notes_on, train_tokenizer
 from llava.train.demo_backbones.vision import (
     KEPT_TOKENS,
@@ -40,6 +41,20 @@ def test_the_pooling_head_sees_few_tokens_of_each_image():
     loss.backward()
     assert seen == [(3, KEPT_TOKENS, 32)]
     assert siglip.vision_model.embeddings.patch_embedding.weight.grad.abs().sum() > 0
+
+
+def test_patches_decide_how_many_tokens_an_image_has():
+    siglip = new_vision_model(60, width=32, layers=2, image_size=60, patch_size=20)
+    hidden = siglip.vision_model.embeddings(torch.randn(1, 3, 60, 60))
+    assert hidden.shape == (1, 9, 32)
+
+
+def test_patches_that_do_not_tile_the_image_are_refused(capsys):
+    assert main(
+        ["vision", "--data-path", "x", "--image-folder", "x", "--output", "x"]
+        + ["--image-size", "112", "--patch-size", "20"]
+    )
+    assert "--image-size 112 is no multiple of --patch-size 20" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("power", "stratified"), [(3.0, False), (0.0, True)])

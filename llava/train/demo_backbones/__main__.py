@@ -20,10 +20,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = {"width": args.width, "layers": args.layers}
     train = pretrain_language
     if args.part == "vision":
-        train, size["image_size"] = pretrain_vision, args.image_size
+        train = pretrain_vision
+        size |= {name: getattr(args, name) for name in ("image_size", "patch_size", "batch_size")}
     try:
         if args.width < 32 or args.width % 32:
             raise ValueError(f"--width {args.width} is no multiple of 32, the width of a head")
+        if args.patch_size < 1 or args.image_size % args.patch_size:
+            raise ValueError(
+                f"--image-size {args.image_size} is no multiple of --patch-size {args.patch_size}"
+            )
+        if args.batch_size < 2:
+            raise ValueError(f"--batch-size {args.batch_size}: a contrast takes 2 images at least")
         entries = load_entries(args.data_path, args.image_folder)
         train(entries, args.output, args.epochs, args.seed, args.bf16, **size)
     except (ValueError, OSError) as error:
@@ -49,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=128, help="of the layers, heads of 32")
     parser.add_argument("--layers", type=int, default=6, help="of the part that reads or writes")
     parser.add_argument("--image-size", type=int, default=112, help="side that `vision` sees")
+    parser.add_argument("--patch-size", type=int, default=14, help="side of one token of it")
+    parser.add_argument("--batch-size", type=int, default=32, help="images `vision` sees at once")
     return parser
 
 

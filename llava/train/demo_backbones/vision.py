@@ -30,6 +30,7 @@ from llava.train.demo_backbones.language import (
 )
 
 IMAGE_SIZE, PATCH_SIZE, SENTENCE_LENGTH = 112, 14, 24
+BATCH_SIZE = 32
 KEPT_TOKENS = 8
 STYLE_WORDS = (
     FUNCTION_WORDS
@@ -73,7 +74,11 @@ class SentenceContrast(nn.Module):
 
 
 def new_vision_model(
-    vocabulary: int, width: int = 128, layers: int = 6, image_size: int = IMAGE_SIZE
+    vocabulary: int,
+    width: int = 128,
+    layers: int = 6,
+    image_size: int = IMAGE_SIZE,
+    patch_size: int = PATCH_SIZE,
 ) -> SiglipModel:
     """A small SigLIP of both halves, in the class the published checkpoint is loaded with."""
     shape = {"hidden_size": width, "num_attention_heads": max(1, width // 32)}
@@ -93,7 +98,7 @@ def new_vision_model(
         intermediate_size=3 * width,
         num_hidden_layers=layers,
         image_size=image_size,
-        patch_size=PATCH_SIZE,
+        patch_size=patch_size,
     )
     model = SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
     model.logit_scale.data.fill_(math.log(10))  # SigLIP sec. 3: t' = log 10; its bias, -10, is for
@@ -119,13 +124,19 @@ def pretrain_vision(
     width: int = 128,
     layers: int = 6,
     image_size: int = IMAGE_SIZE,
+    patch_size: int = PATCH_SIZE,
+    batch_size: int = BATCH_SIZE,
 ) -> None:
-    """Train a SigLIP on images and the sentences of their reports."""
+    """Train a SigLIP on images and the sentences of their reports.
+
+    The learning rates grow with the batch.
+    """
+    scale = batch_size / BATCH_SIZE
     set_seed(seed)
     processor = new_image_processor(image_size)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
-    model = new_vision_model(len(tokenizer), width, layers, image_size)
-    model.set_attn_implementation("eager")  # 64 tokens: short enough to write out
+    model = new_vision_model(len(tokenizer), width, layers, image_size, patch_size)
+    model.set_attn_implementation("eager")  # so few tokens are fastest written out
 
     def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         return contrast_batch(samples, tokenizer)
@@ -136,9 +147,9 @@ def pretrain_vision(
         collate,
         output,
         epochs=epochs,
-        batch_size=32,
-        learning_rate=1e-3,
-        muon_lr=2e-3,
+        batch_size=batch_size,
+        learning_rate=1e-3 * scale,
+        muon_lr=2e-3 * scale,
         seed=seed,
         bf16=bf16,
     )
