@@ -51,9 +51,9 @@ pretrain() {
 }
 # Patches of 20 give 36 tokens where SigLIP's 14 would give 64: more passes over the images in the
 # same time teach so small a tower more, and every later step is shorter.
-pretrain vision --epochs "${VISION_EPOCHS:-6.8}" --image-size 120 --patch-size 20 --batch-size 64 \
+pretrain vision --epochs "${VISION_EPOCHS:-6.5}" --image-size 120 --patch-size 20 --batch-size 64 \
   & vision=$!
-pretrain language --epochs "${LANGUAGE_EPOCHS:-0.7}" & language=$!
+pretrain language --epochs "${LANGUAGE_EPOCHS:-0.66}" & language=$!
 wait "$vision"
 wait "$language"
 

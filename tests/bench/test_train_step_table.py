@@ -30,6 +30,12 @@ def test_a_figure_is_read_off_at_28_layers_on_the_line_through_both_depths(table
     assert table.read_off(CASE, "prefix", "seconds") == [1 + 26 * 0.25, 2.0]
 
 
+def test_a_figure_measured_at_28_layers_is_taken_as_it_is(table):
+    case = CASE | {"28": [{"recipe": side(30.0), "prefix": side(10.0)}]}
+    assert table.read_off(case, "recipe", "seconds") == [30.0]
+    assert not table.reaches({"2": CASE["2"]})
+
+
 def test_ratios_are_of_pairs_and_the_spread_is_shown(table):
     ratios = table.ratios(CASE, "prefix", "recipe", "seconds")
     assert ratios == [pytest.approx(19 / 7.5), 4.0]

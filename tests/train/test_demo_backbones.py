@@ -50,10 +50,8 @@ def test_patches_decide_how_many_tokens_an_image_has():
 
 
 def test_patches_that_do_not_tile_the_image_are_refused(capsys):
-    assert main(
-        ["vision", "--data-path", "x", "--image-folder", "x", "--output", "x"]
-        + ["--image-size", "112", "--patch-size", "20"]
-    )
+    files = ["--data-path", "x", "--image-folder", "x", "--output", "x"]
+    assert main(["vision", *files, "--image-size", "112", "--patch-size", "20"])
     assert "--image-size 112 is no multiple of --patch-size 20" in capsys.readouterr().err
 
 
