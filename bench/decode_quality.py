@@ -81,12 +81,22 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
             )
     rules = {
         "threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
-        "factor": (0.5, 1.0, 1.5, 2.0),
+        "factor": (0.5, 1.0, 1.25, 1.5, 2.0),
         "entropy_bound": (0.05, 0.1, 0.3, 1.0, 2.0),
     }
     for rule, values in rules.items():
         for value in values:
             yield Setting(rule, f"{rule} {value}", {rule: value})
+    for rule, values in {"threshold": (0.5, 0.55, 0.6, 0.65, 0.7), "factor": (1.0, 1.25)}.items():
+        for value in values:
+            changes = {rule: value, "skip_tail": True}
+            yield Setting(f"{rule}, tail skipped", f"{rule} {value}, tail skipped", changes)
+    wider = {2 * block_length, 4 * block_length, gen_length} - {block_length}
+    for length in sorted(n for n in wider if gen_length % n == 0):
+        for value in (0.6, 0.7, 0.9):
+            changes = {"threshold": value, "skip_tail": True, "block_length": length}
+            named = f"threshold {value}, tail skipped, blocks of {length}"
+            yield Setting("wider blocks", named, changes)
     for draft, keep in ((0.5, 0.8), (0.6, 0.9), (0.7, 0.9)):
         changes = {"threshold": draft, "revoke": keep}
         yield Setting("revoke", f"threshold {draft}, revoke {keep}", changes)

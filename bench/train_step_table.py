@@ -54,7 +54,7 @@ def write_table(store: dict[str, Any], file: Path) -> str:
     parts = [
         f"# Training step\n\n`{store['command']}`: forward and backward of the language model at "
         f"real widths, random weights, {machine}. Median of paired ratios (lowest to highest).",
-        _against_recipe(cases),
+        _against_recipe(cases, store["peak_gib"]),
         _views(cases.get("views")),
         _sweep(cases, "answer", "Cost against the answer's length", "answer tokens"),
         _sweep(cases, "batch", "Cost against the batch", "samples", suffix="_even"),
@@ -64,13 +64,15 @@ def write_table(store: dict[str, Any], file: Path) -> str:
     return text
 
 
-def _against_recipe(cases: dict[str, dict[str, Pairs]]) -> str:
+def _against_recipe(
+    cases: dict[str, dict[str, Pairs]], peaks: dict[str, dict[str, dict[str, float]]]
+) -> str:
     rows = []
     for name, case in cases.items():
         if not reaches(case) or "recipe" not in next(iter(case.values()))[0]:
             continue
         sides = [side for side in next(iter(case.values()))[0] if side != "recipe"]
-        rows += [_comparison(name, case, side) for side in sides]
+        rows += [_comparison(name, case, side, peaks[name]) for side in sides]
     head = (
         "## Against the recipe's layout, at 28 layers\n\n"
         "| case | side | faster, processor time | faster, wall clock | seconds: recipe, ours "
@@ -83,13 +85,15 @@ def _against_recipe(cases: dict[str, dict[str, Pairs]]) -> str:
     )
 
 
-def _comparison(name: str, case: dict[str, Pairs], side: str) -> str:
+def _comparison(
+    name: str, case: dict[str, Pairs], side: str, peaks: dict[str, dict[str, float]]
+) -> str:
     own = ratios(case, side, "recipe", "processor_seconds")
     wall = ratios(case, side, "recipe", "seconds")
     both = ("recipe", side)
     seconds = ", ".join(f"{median(read_off(case, s, 'processor_seconds')):.1f}" for s in both)
-    deepest = case[max(case, key=int)]
-    memory = ", ".join(f"{median(pair[s]['peak_gib'] for pair in deepest):.1f}" for s in both)
+    deepest = peaks[max(peaks, key=int)]
+    memory = ", ".join(f"{deepest[s]:.1f}" for s in both)
     depths = ", ".join(sorted(case, key=int))
     return (
         f"| {name} | {side} | {spread(own)}x | {spread(wall)}x | {seconds} | {memory} | {depths} "

@@ -15,8 +15,8 @@ def table(monkeypatch):
     return train_step_table
 
 
-def side(seconds, peak=1.0):
-    return {"seconds": seconds, "processor_seconds": seconds, "peak_gib": peak}
+def side(seconds):
+    return {"seconds": seconds, "processor_seconds": seconds}
 
 
 CASE = {
@@ -50,9 +50,12 @@ def test_a_straight_line_is_found_and_a_bend_is_reported(table):
 
 def test_the_table_names_every_comparison_and_lavidas_own_figure(table, tmp_path):
     sweep = {f"answer{n}": {"2": [{"prefix": side(n / 100)}]} for n in (50, 100, 200)}
-    store = {"command": "x", "machine": {"cores": 2}, "cases": {"batch1": CASE, **sweep}}
+    peaks = {"2": {"recipe": 1.0, "prefix": 0.5}, "6": {"recipe": 4.0, "prefix": 2.0}}
+    store = {"command": "x", "machine": {"cores": 2}, "peak_gib": {"batch1": peaks}}
+    store["cases"] = {"batch1": CASE, **sweep}
     text = table.write_table(store, tmp_path / "table.md")
     assert "| batch1 | prefix | 3.27 (2.53 to 4.00)x |" in text
+    assert "| 4.0, 2.0 |" in text
     assert "1.62x slower" in text
     assert "| 200 | 2.00 |" in text
     assert (tmp_path / "table.md").read_text() == text
