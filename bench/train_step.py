@@ -6,10 +6,12 @@ Forward and backward of the language model at real widths (hidden 1024, vocabula
 random weights. Within a pair the sides run one after the other, on the same weights, batch and
 masks; a figure is the median of the paired ratios. All 28 layers are run where they fit into
 memory; otherwise 2 and 6, read off at 28 on the straight line through both. Peak memory is taken in
-a round of its own. In the timed ones the allocator keeps what it has for the next step, as in a
-long run: asking the system for it anew took a step of mode prefix up to a fifth longer. Runs add to
-the results file, so that a long measurement can be taken in pieces, or repeated; `--fresh` starts
-it anew. `--table` only rewrites the Markdown.
+a round of its own, before the timed ones. Runs add to the results file, so that a long measurement
+can be taken in pieces, or repeated; `--fresh` starts it anew. `--table` only rewrites the Markdown.
+
+The allocator is left as it is. The recipe's logits are too large for glibc to keep from step to
+step, and having them cleared by the kernel each time is part of its cost; MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=100000000000 in the environment takes that part away.
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ from pathlib import Path
 from published import LANGUAGE_LAYERS
 
 RESULTS = Path(__file__).resolve().parent / "results"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of mallopt, malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Bench:
     def peaks(self) -> dict[str, float]:
         """Peak GiB of every side's step over the resting state.
 
-        The recipe comes last: the allocator then holds as much as the timed steps will need.
+        The recipe comes last: the allocator then holds what it will keep for the timed steps.
         """
         peaks = {}
         for side in reversed(self.case.sides):
@@ -114,13 +114,6 @@ class Bench:
             "processor_seconds": round(time.process_time() - own, 4),
             "loss": round(float(loss.detach()), 5),
         }
-
-
-def keep_freed_memory() -> None:
-    """glibc gives nothing back to the system by itself from here on (mallopt(3))."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def reset_peak() -> float:
@@ -161,7 +154,6 @@ def run(name: str, layers: list[int] | None, pairs: int, store: dict, output: Pa
     import torch
 
     torch.set_flush_denormal(True)
-    keep_freed_memory()
     case = CASES[name]
     free = _free_gib()
     if free < needed_gib(case):
