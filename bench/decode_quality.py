@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from llava.diffusion.config import SamplingConfig
     from llava.eval.documents import Document
     from llava.inference import Report, ReportWriter, Request
@@ -206,11 +208,22 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
                 axis.plot(*zip(*own, strict=True), "o-", label=group, color=styles[group], ms=4)
             axis.plot(getattr(best, cost), getattr(best, quality), "k*", ms=16, label=best.name)
             axis.axhline((1 - TOLERANCE) * getattr(points[0], quality), ls=":", color="grey")
-            axis.set(xscale="log", xlabel=label, ylabel={"f1": "F1", "rouge_l": "ROUGE-L"}[quality])
+            cost_axis(axis, label)
+            axis.set(ylabel={"f1": "F1", "rouge_l": "ROUGE-L"}[quality])
             axis.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def cost_axis(axis: Axes, label: str) -> None:
+    """A logarithmic axis, plain numbers at 1, 2 and 5 of every decade."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set(xscale="log", xlabel=label)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def table(points: Sequence[Point], best: Point) -> str:

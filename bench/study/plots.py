@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.decode_quality import cost_axis
 from bench.study.arms import ARMS
 from bench.study.tables import TITLES, Results
 
@@ -88,7 +89,7 @@ def decoding_figure(results: Results, decoding: Mapping[str, Any]) -> Any:
             own = sorted((p[cost], p["f1"]) for p in decoding["points"] if p["group"] == group)
             axis.plot(*zip(*own, strict=True), "o-", ms=4, color=colours[number], label=group)
         _mark(axis, decoding["recommended"], cost)
-        axis.set(xscale="log", xlabel={"passes": "passes of a report"}.get(cost, "s of a report"))
+        cost_axis(axis, {"passes": "passes of a report"}.get(cost, "seconds of a report"))
         axis.grid(alpha=0.3)
     twin = (
         results.mean("autoregressive", "f1"),
