@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,19 +90,22 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
     for rule, values in rules.items():
         for value in values:
             yield Setting(rule, f"{rule} {value}", {rule: value})
-    for rule, values in {"threshold": (0.5, 0.55, 0.6, 0.65, 0.7), "factor": (1.0, 1.25)}.items():
-        for value in values:
-            changes = {rule: value, "skip_tail": True}
-            yield Setting(f"{rule}, tail skipped", f"{rule} {value}, tail skipped", changes)
+    for value in (0.5, 0.55, 0.6, 0.65, 0.7):
+        changes = {"threshold": value, "skip_tail": True}
+        yield Setting("threshold, tail skipped", f"threshold {value}, tail skipped", changes)
     wider = {2 * block_length, 4 * block_length, gen_length} - {block_length}
-    for length in sorted(n for n in wider if gen_length % n == 0):
+    lengths = sorted(n for n in wider if gen_length % n == 0)
+    for length in lengths:
         for value in (0.6, 0.7, 0.9):
             changes = {"threshold": value, "skip_tail": True, "block_length": length}
             named = f"threshold {value}, tail skipped, blocks of {length}"
-            yield Setting("wider blocks", named, changes)
+            yield Setting(f"blocks of {length}", named, changes)
     for draft, keep in ((0.5, 0.8), (0.6, 0.9), (0.7, 0.9)):
-        changes = {"threshold": draft, "revoke": keep}
-        yield Setting("revoke", f"threshold {draft}, revoke {keep}", changes)
+        changes, named = {"threshold": draft, "revoke": keep}, f"threshold {draft}, revoke {keep}"
+        yield Setting("revoke", named, changes)
+        for length in lengths[:1]:
+            named, group = f"{named}, blocks of {length}", f"revoke, blocks of {length}"
+            yield Setting(group, named, changes | {"block_length": length})
     for cache in ("prefix", "block_prefix", "block_dual", "interval"):
         for rule, value in (("one token a pass", None), ("threshold", 0.9)):
             extra = {} if value is None else {rule: value}
@@ -197,7 +201,7 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 9), sharey="row", layout="constrained")
     groups = list(dict.fromkeys(point.group for point in points))
-    styles = dict(zip(groups, plt.colormaps["tab20"].colors, strict=False))
+    styles = dict(zip(groups, cycle(plt.colormaps["tab20"].colors), strict=False))
     columns = (("passes", "passes of a report"), ("seconds", "seconds of a report, in its batch"))
     for row, quality in zip(axes, ("f1", "rouge_l"), strict=True):
         for axis, (cost, label) in zip(row, columns, strict=True):

@@ -87,7 +87,7 @@ def decoding_figure(results: Results, decoding: Mapping[str, Any]) -> Any:
     for axis, cost in zip(axes, ("passes", "seconds"), strict=True):
         for number, group in enumerate(groups):
             own = sorted((p[cost], p["f1"]) for p in decoding["points"] if p["group"] == group)
-            axis.plot(*zip(*own, strict=True), "o-", ms=4, color=colours[number], label=group)
+            axis.plot(*zip(*own, strict=True), "o-", ms=4, color=colours[number % 20], label=group)
         _mark(axis, decoding["recommended"], cost)
         cost_axis(axis, {"passes": "passes of a report"}.get(cost, "seconds of a report"))
         axis.grid(alpha=0.3)
