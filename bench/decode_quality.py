@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,11 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
         changes, named = {"threshold": draft, "revoke": keep}, f"threshold {draft}, revoke {keep}"
         yield Setting("revoke", named, changes)
         for length in lengths[:1]:
-            named, group = f"{named}, blocks of {length}", f"revoke, blocks of {length}"
-            yield Setting(group, named, changes | {"block_length": length})
+            yield Setting(
+                f"revoke, blocks of {length}",
+                f"{named}, blocks of {length}",
+                changes | {"block_length": length},
+            )
     for cache in ("prefix", "block_prefix", "block_dual", "interval"):
         for rule, value in (("one token a pass", None), ("threshold", 0.9)):
             extra = {} if value is None else {rule: value}
@@ -201,7 +204,7 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 9), sharey="row", layout="constrained")
     groups = list(dict.fromkeys(point.group for point in points))
-    styles = dict(zip(groups, cycle(plt.colormaps["tab20"].colors), strict=False))
+    styles = curve_styles(groups)
     columns = (("passes", "passes of a report"), ("seconds", "seconds of a report, in its batch"))
     for row, quality in zip(axes, ("f1", "rouge_l"), strict=True):
         for axis, (cost, label) in zip(row, columns, strict=True):
@@ -209,7 +212,7 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
                 own = sorted(
                     (getattr(p, cost), getattr(p, quality)) for p in points if p.group == group
                 )
-                axis.plot(*zip(*own, strict=True), "o-", label=group, color=styles[group], ms=4)
+                axis.plot(*zip(*own, strict=True), label=group, ms=4, **styles[group])
             axis.plot(getattr(best, cost), getattr(best, quality), "k*", ms=16, label=best.name)
             axis.axhline((1 - TOLERANCE) * getattr(points[0], quality), ls=":", color="grey")
             cost_axis(axis, label)
@@ -218,6 +221,18 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def curve_styles(groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each group's curve: twenty colours, then the same with another marker."""
+    import matplotlib.pyplot as plt
+
+    colours = plt.colormaps["tab20"].colors
+    looks = product(("o", "s"), colours)
+    return {
+        group: {"marker": marker, "color": colour}
+        for group, (marker, colour) in zip(groups, looks, strict=False)
+    }
 
 
 def cost_axis(axis: Axes, label: str) -> None:

@@ -24,6 +24,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +85,7 @@ class Bench:
         """
         peaks = {}
         for side in reversed(self.case.sides):
-            self.model.zero_grad(set_to_none=True)
-            gc.collect()
+            self.rest()
             resting = reset_peak()
             self.step(side, self.case.lengths)
             peaks[side] = round(peak_gib() - resting, 4)
@@ -99,13 +99,17 @@ class Bench:
             print(f"{self.layers} layers, {side}: {figures}", file=sys.stderr, flush=True)
         return sides
 
+    def rest(self) -> None:
+        """Free what the last step left."""
+        self.model.zero_grad(set_to_none=True)
+        gc.collect()
+
     def step(self, side: str, lengths: tuple[tuple[int, int], ...]) -> dict[str, float]:
         from step_variants import Batch, loss_of
 
         variant, _, views = side.partition(":")
         batch = Batch.random(lengths, int(views or 2) // 2)
-        self.model.zero_grad(set_to_none=True)
-        gc.collect()
+        self.rest()
         start, own = time.perf_counter(), time.process_time()
         loss = loss_of(variant, self.model, batch)
         loss.backward()
@@ -136,15 +140,15 @@ def _status(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 2**20
 
 
-def needed_gib(case: Case) -> float:
-    """Memory of the recipe's step at the case's deepest, in fp32.
+def needed_gib(case: Case, depths: Sequence[int] = ()) -> float:
+    """Memory of the recipe's step at the deepest of `depths` (default: the case's), in fp32.
 
     Three tensors of all rows x vocabulary, about 30,000 values a row and layer, and the weights
     with their gradients.
     """
     if "recipe" not in case.sides:
         return 8.0
-    rows, layers = 2 * len(case.lengths) * max(map(sum, case.lengths)), max(case.layers)
+    rows, layers = 2 * len(case.lengths) * max(map(sum, case.lengths)), max(depths or case.layers)
     logits, weights = 3.2 * rows * 151_936, 2 * (155_600_000 + 15_700_000 * layers)
     return (logits + 30_000 * rows * layers + weights) * 4 / 2**30
 
@@ -156,11 +160,12 @@ def run(name: str, layers: list[int] | None, pairs: int, store: dict, output: Pa
     torch.set_flush_denormal(True)
     case = CASES[name]
     free = _free_gib()
-    if free < needed_gib(case):
+    depths = layers or case.layers
+    if free < needed_gib(case, depths):
         raise SystemExit(
-            f"{name} needs about {needed_gib(case):.0f} GiB, {free:.0f} are free: skipped"
+            f"{name} needs about {needed_gib(case, depths):.0f} GiB, {free:.0f} are free: skipped"
         )
-    for depth in layers or case.layers:
+    for depth in depths:
         bench = Bench(case, depth)
         samples = store["cases"].setdefault(name, {}).setdefault(str(depth), [])
         store["peak_gib"].setdefault(name, {})[str(depth)] = bench.peaks()

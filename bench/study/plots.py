@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.decode_quality import cost_axis
+from bench.decode_quality import cost_axis, curve_styles
 from bench.study.arms import ARMS
 from bench.study.tables import TITLES, Results
 
@@ -79,15 +79,12 @@ def differences_figure(results: Results) -> Any:
 
 def decoding_figure(results: Results, decoding: Mapping[str, Any]) -> Any:
     """F1 against seconds of a report for every rule and cache; the twin where it was measured."""
-    import matplotlib.pyplot as plt
-
     figure, axes = _subplots(1, 2, (13, 4.8), sharey=True)
-    colours = plt.colormaps["tab20"].colors
-    groups = list(dict.fromkeys(point["group"] for point in decoding["points"]))
+    styles = curve_styles(list(dict.fromkeys(point["group"] for point in decoding["points"])))
     for axis, cost in zip(axes, ("passes", "seconds"), strict=True):
-        for number, group in enumerate(groups):
+        for group, style in styles.items():
             own = sorted((p[cost], p["f1"]) for p in decoding["points"] if p["group"] == group)
-            axis.plot(*zip(*own, strict=True), "o-", ms=4, color=colours[number % 20], label=group)
+            axis.plot(*zip(*own, strict=True), ms=4, label=group, **style)
         _mark(axis, decoding["recommended"], cost)
         cost_axis(axis, {"passes": "passes of a report"}.get(cost, "seconds of a report"))
         axis.grid(alpha=0.3)

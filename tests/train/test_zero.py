@@ -61,16 +61,28 @@ def test_zero_trains_mixed_batches_as_ddp_does(stage, ddp, arguments, folder):
             torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-3, msg=key)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_adapters_are_trained_and_saved_under_zero_as_under_ddp(stage, arguments, folder):
-    pytest.importorskip("deepspeed")
-    parts = ("--mm_tunable_parts", "mm_mlp_adapter,mm_language_model", "--lora_rank", "2")
-    flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json")
-    states = []
-    for name, more in ((f"adapters{stage}_ddp", ()), (f"adapters{stage}", flags)):
-        codes = run(arguments(name, *parts, *more), folder / "log", 2)
+@pytest.fixture(scope="module")
+def adapters(arguments, folder):
+    """Adapters and projector, trained by two processes with the given flags: their weights."""
+
+    def train(name, *flags):
+        parts = ("--mm_tunable_parts", "mm_mlp_adapter,mm_language_model", "--lora_rank", "2")
+        codes = run(arguments(name, *parts, *flags), folder / "log", 2)
         assert codes == [0, 0], (folder / "log").read_text()[-3000:]
-        states.append(weights(folder / name))
-    assert states[0].keys() == states[1].keys()
-    for key, value in states[1].items():
-        torch.testing.assert_close(value, states[0][key], rtol=0, atol=1e-3, msg=key)
+        return weights(folder / name)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def ddp_adapters(adapters):
+    return adapters("adapters")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_adapters_are_trained_and_saved_under_zero_as_under_ddp(stage, adapters, ddp_adapters):
+    pytest.importorskip("deepspeed")
+    state = adapters(f"adapters{stage}", "--deepspeed", ROOT / "train" / f"zero{stage}.json")
+    assert state.keys() == ddp_adapters.keys()
+    for key, value in state.items():
+        torch.testing.assert_close(value, ddp_adapters[key], rtol=0, atol=1e-3, msg=key)

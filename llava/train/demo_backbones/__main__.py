@@ -17,11 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.train.demo_backbones.language import pretrain_language
     from llava.train.demo_backbones.vision import pretrain_vision
 
-    size = {"width": args.width, "layers": args.layers}
+    options = {"width": args.width, "layers": args.layers}
     train = pretrain_language
     if args.part == "vision":
         train = pretrain_vision
-        size |= {name: getattr(args, name) for name in ("image_size", "patch_size", "batch_size")}
+        options |= {
+            name: getattr(args, name) for name in ("image_size", "patch_size", "batch_size")
+        }
     try:
         if args.width < 32 or args.width % 32:
             raise ValueError(f"--width {args.width} is no multiple of 32, the width of a head")
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.batch_size < 2:
             raise ValueError(f"--batch-size {args.batch_size}: a contrast takes 2 images at least")
         entries = load_entries(args.data_path, args.image_folder)
-        train(entries, args.output, args.epochs, args.seed, args.bf16, **size)
+        train(entries, args.output, args.epochs, args.seed, args.bf16, **options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
