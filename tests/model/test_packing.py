@@ -15,6 +15,8 @@ VOCABULARY = 97
 RAGGED = [(7, 5), (4, 6), (9, 0), (4, 6)]
 EVEN = [(7, 5), (7, 5)]
 NO_PROMPT = [(0, 5), (3, 4)]
+LONG = [(5, 12), (9, 11)]
+"""Answers so long that the prefix is rather repeated than written out."""
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def pad_always(monkeypatch):
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
-@pytest.mark.parametrize("lengths", [RAGGED, EVEN, NO_PROMPT])
+@pytest.mark.parametrize("lengths", [RAGGED, EVEN, NO_PROMPT, LONG])
 def test_padded_attention_gives_the_loss_and_gradients_of_groups(
     model, monkeypatch, lengths, multiple
 ):

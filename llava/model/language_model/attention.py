@@ -85,13 +85,40 @@ def plain_or_fused(
     the kernel's backward pass in bf16 was what the demo's steps waited for. In fp32 neither side
     was seen to be faster.
     """
-    if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[2] > SHORT:
+    if not writes_out(query) or key.shape[2] > SHORT:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     score = (query * scale) @ key.transpose(-1, -2)
     if mask is not None:
         # Added, not filled in: filling would take another pass over the scores backwards.
         score = score + torch.zeros_like(mask, dtype=score.dtype).masked_fill(~mask, -torch.inf)
     return score.softmax(dim=-1).to(value.dtype) @ value
+
+
+def writes_out(query: Tensor) -> bool:
+    """Whether attention may be written out in products: where a CPU trains."""
+    return query.device.type == "cpu" and torch.is_grad_enabled()
+
+
+def attend_behind_shared(query: Tensor, seen: KeyValue, own: KeyValue, scale: float) -> Tensor:
+    """Attention of K copies over a prefix that they share and, each, over its own rows.
+
+    With scores a against the shared keys, b against the own ones, and values v, w behind them,
+    softmax([a, b]) [v; w] = (exp(a - m) v + exp(b - m) w) / (sum exp(a - m) + sum exp(b - m))
+    for any m, here the largest score. So the shared keys meet the queries of all copies in one
+    product, and nothing is repeated or joined. Scores of 16 bits are raised to fp32 before exp.
+
+    query: (n, heads, K, L, head_dim). seen: keys, values (n, heads, P, head_dim), P > 0.
+    own: (n, heads, K, R, head_dim). Returns (n, heads, K, L, head_dim).
+    """
+    query = query * scale
+    shared, alone = query.flatten(2, 3) @ seen[0].mT, query @ own[0].mT
+    shared, alone = shared.float(), alone.float().flatten(2, 3)
+    largest = torch.maximum(*(part.detach().amax(dim=-1, keepdim=True) for part in (shared, alone)))
+    shared, alone = (part.sub_(largest).exp_() for part in (shared, alone))
+    total = shared.sum(dim=-1, keepdim=True) + alone.sum(dim=-1, keepdim=True)
+    alone = alone.to(query.dtype).view(*query.shape[:-1], -1)
+    mixed = shared.to(query.dtype) @ seen[1] + (alone @ own[1]).flatten(2, 3)
+    return (mixed / total).to(query.dtype).view_as(query)
 
 
 def heads_of(attention: nn.Module, projected: Tensor) -> Tensor:

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llava.model.language_model.attention import heads_of, key_mask, plain_or_fused, rotate
+from llava.model.language_model.attention import (
+    attend_behind_shared,
+    heads_of,
+    key_mask,
+    plain_or_fused,
+    rotate,
+    writes_out,
+)
 
 Rope = tuple[Tensor, Tensor]
 
@@ -221,7 +228,10 @@ def _attend_in_groups(
         seen = [_fold(part[index], group.samples, group.prefix) for part in (keys, values)]
         own = [_fold(part[len(groups) + index], *shape) for part in (keys, values)]
         asking = _fold(queries[len(groups) * whole + index], *shape)
-        mixed.append(_mix(asking, *_behind(seen, own, copies), None, scale))
+        if group.prefix and _prefer_shared(asking, own[0]):
+            mixed.append(_mix_copies(asking, seen, own, copies, scale))
+        else:
+            mixed.append(_mix(asking, *_behind(seen, own, copies), None, scale))
     return torch.cat(mixed)
 
 
@@ -279,3 +289,33 @@ def _mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: 
     )
     mixed = mixed.unflatten(2, (heads // key.shape[2], length)).permute(0, 3, 1, 2, 4)
     return mixed.reshape(samples * length, heads * width)
+
+
+def _prefer_shared(query: Tensor, own: Tensor) -> bool:
+    """Whether answers attend to a prefix unrepeated, query (_, R, heads, w), own (_, R, kv, w).
+
+    Written out where a CPU trains, its scores are kept for the backward pass: R columns of each
+    query head. Repeating would keep keys and values, two columns of w for each key head.
+    """
+    _, length, heads, width = query.shape
+    return writes_out(query) and length * heads <= 2 * width * own.shape[2]
+
+
+def _mix_copies(
+    query: Tensor, seen: list[Tensor], own: list[Tensor], copies: int, scale: float
+) -> Tensor:
+    """As `_mix` over what `_behind` joins, without repeating the prefix: (n K R, width).
+
+    query: (n K, R, heads, head_dim). seen: (n, P, kv_heads, _). own: (n K, R, kv_heads, _).
+    """
+    rows, length, heads, width = query.shape
+    groups = heads // own[0].shape[2]
+    query = query.view(-1, copies, length, heads // groups, groups, width)
+    query = query.permute(0, 3, 1, 4, 2, 5).flatten(3, 4)  # (n, kv_heads, K, g R, head_dim)
+    key, value = (part.transpose(1, 2) for part in seen)
+    own = (part.unflatten(0, (-1, copies)).permute(0, 3, 1, 2, 4) for part in own)
+    # A pair at a time: the scores of more were too large for the processor's caches.
+    pairs = zip(*(part.split(2, dim=2) for part in (query, *own)), strict=True)
+    mixed = [attend_behind_shared(asking, (key, value), own, scale) for asking, *own in pairs]
+    mixed = torch.cat(mixed, dim=2).unflatten(3, (groups, length)).permute(0, 2, 4, 1, 3, 5)
+    return mixed.reshape(rows * length, heads * width)
