@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -114,6 +115,21 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
             extra = {} if value is None else {rule: value}
             named = rule if value is None else f"{rule} {value}"
             yield Setting(f"cache {cache}", f"{cache}, {named}", {"cache": cache, **extra})
+
+
+def chosen(settings: Iterator[Setting], groups: Sequence[str] | None) -> list[Setting]:
+    """The settings of these curves, the reference always first; all of them for None.
+
+    Raises ValueError on a curve that is not there.
+    """
+    found = list(settings)
+    if groups is None:
+        return found
+    names = list(dict.fromkeys(setting.group for setting in found))
+    for group in groups:
+        if group not in names:
+            raise ValueError(f"--groups: {group!r} is no curve; choose from {names}")
+    return [setting for setting in found if setting.group in ("reference", *groups)]
 
 
 def configure(setting: Setting, gen_length: int, block_length: int) -> SamplingConfig:
@@ -290,14 +306,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     writer = ReportWriter.from_pretrained(args.model_path, device=args.device)
     block_length = args.block_length or args.gen_length
     points: list[Point] = []
-    for setting in settings(args.gen_length, block_length):
+    for setting in chosen(settings(args.gen_length, block_length), args.groups):
         config = configure(setting, args.gen_length, block_length)
         points.append(measure(writer, documents, drawn, setting, config, args.batch_size))
         print(f"{setting.name}: F1 {points[-1].f1:.3f}, {points[-1].passes:.1f} passes", flush=True)
     best = recommended(points)
+    lengths = f"--gen-length {args.gen_length} --block-length {block_length}"
+    groups = ["--groups", *args.groups] if args.groups else []
     result = {
-        "command": "python bench/decode_quality.py "
-        f"--gen-length {args.gen_length} --block-length {block_length}",
+        "command": f"python bench/decode_quality.py {lengths} {shlex.join(groups)}".rstrip(),
         "n": len(documents),
         "attention_mode": writer.model.config.attention_mode,
         "recommended": asdict(best),
@@ -330,6 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gen-length", type=int, default=64, help="canvas in tokens")
     parser.add_argument("--block-length", type=int, help="default: the whole canvas")
+    parser.add_argument("--groups", nargs="+", help="only these curves, beside the reference")
     parser.add_argument("--limit", type=int, help="decode only the first this many")
     parser.add_argument("--batch-size", type=int, default=40, help="reports at once")
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")

@@ -33,6 +33,15 @@ def test_every_setting_can_be_decoded_and_the_reference_comes_first(
     assert all(config.exact for config in configs if config.cache == "auto")
 
 
+def test_some_curves_can_be_chosen_and_the_reference_stays(bench):
+    tried = bench.chosen(bench.settings(64, 8), ["revoke", "threshold"])
+    assert tried[0].name == bench.REFERENCE
+    assert {setting.group for setting in tried} == {"reference", "revoke", "threshold"}
+    assert len(bench.chosen(bench.settings(64, 8), None)) > len(tried)
+    with pytest.raises(ValueError, match="'treshold' is no curve; choose from"):
+        bench.chosen(bench.settings(64, 8), ["treshold"])
+
+
 def test_the_fewest_passes_of_an_exact_setting_that_keeps_both_scores_is_recommended(bench):
     reference = bench.Point("reference", "a", {}, True, 0.8, 0.5, 72.0, 128.0, 1.0, 1.0)
     points = [

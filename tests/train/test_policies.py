@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_runs import losses, weights
+from training_runs import losses, not_a_number, weights
 
 from llava.data.dataset import ReportDataset
 from llava.train import exits
@@ -93,15 +93,8 @@ def test_the_preflight_passes_a_sound_dataset(tmp_path, command, mixed_data, cap
 @pytest.fixture
 def poisoned(monkeypatch):
     """The picture of study-5 is no number."""
-    original = ReportDataset.__getitem__
-
-    def wrapped(self, index):
-        sample = original(self, index)
-        if index == 5:
-            sample["images"] = sample["images"] * float("nan")
-        return sample
-
-    monkeypatch.setattr(ReportDataset, "__getitem__", wrapped)
+    read = not_a_number(ReportDataset.__getitem__, 5)
+    monkeypatch.setattr(ReportDataset, "__getitem__", read)
 
 
 def poisoned_step(run_folder, trainer_seed=42) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import be_told_to_stop, before_step, losses, run, weights
+from training_runs import be_told_to_stop, before_step, losses, poison, run, weights
 
 from llava.train import exits
 
@@ -59,6 +59,21 @@ def test_zero_trains_mixed_batches_as_ddp_does(stage, ddp, arguments, folder):
     for key, value in weights(folder / name).items():
         if not key.endswith("k_proj.bias"):  # see test_topology
             torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-3, msg=key)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder):
+    """Of two steps one holds a picture that is no number."""
+    pytest.importorskip("deepspeed")
+    name = f"poisoned{stage}"
+    flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json", "--bf16", "true")
+    more = ("--on_nonfinite", "skip", "--eval_strategy", "no")
+    codes = run(arguments(name, *flags, *more), folder / "log", 2, hook=partial(poison, 5))
+    assert codes == [0, 0], (folder / "log").read_text()[-3000:]
+    state = json.loads((folder / name / "trainer_state.json").read_text())
+    logged = [entry["nonfinite_steps"] for entry in state["log_history"] if "loss" in entry]
+    assert logged[-1] == 1
+    assert all(value.isfinite().all() for value in weights(folder / name).values())
 
 
 @pytest.fixture(scope="module")

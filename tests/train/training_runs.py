@@ -100,6 +100,25 @@ def before_step(step: int, action: Hook) -> None:
     LLaDATrainer.get_batch_samples = wrapped
 
 
+def not_a_number(read: Callable, index: int) -> Callable:
+    """`ReportDataset.__getitem__`, with a picture at `index` that is no number."""
+
+    def wrapped(self, asked):
+        sample = read(self, asked)
+        if asked == index:
+            sample["images"] = sample["images"] * float("nan")
+        return sample
+
+    return wrapped
+
+
+def poison(index: int) -> None:
+    """Have this process read such a picture at `index`."""
+    from llava.data.dataset import ReportDataset
+
+    ReportDataset.__getitem__ = not_a_number(ReportDataset.__getitem__, index)
+
+
 def while_saving(step: int, phase: str, action: Callable[[str], None]) -> None:
     """Have it do something with the folder that checkpoint `step` is being written to, before the
     trainer's method `phase` writes its part."""
