@@ -104,16 +104,21 @@ def _comparison(
 def _views(case: dict[str, Pairs] | None) -> str:
     if case is None or not reaches(case):
         return ""
-    rows = [
-        f"| {more} | {spread([1 / r for r in ratios(case, side, 'prefix:2', 'processor_seconds')])}"
-        " |"
-        for side, more in (("prefix:4", "4 (second pair)"), ("prefix:8", "8"))
-    ]
+    rows = []
+    for side, more in (("prefix:4", "4 (second pair)"), ("prefix:8", "8")):
+        own, wall = (
+            spread([1 / ratio for ratio in ratios(case, side, "prefix:2", field)])
+            for field in ("processor_seconds", "seconds")
+        )
+        rows.append(f"| {more} | {own} | {wall} |")
     head = (
         "## More masked copies over one prefix, at 28 layers\n\n"
-        "| `--num_views` | cost beside 2, processor time |\n|---|---|"
+        "| `--num_views` | cost beside 2, processor time | wall clock |\n|---|---|---|"
     )
-    return "\n".join([head, *rows])
+    return "\n".join([head, *rows]) + (
+        "\n\nEach number of copies in a process of its own, the last of several steps: what the "
+        "allocator still has to fetch has then settled."
+    )
 
 
 def _sweep(cases: dict[str, dict[str, Pairs]], kind: str, title: str, unit: str, suffix: str = ""):

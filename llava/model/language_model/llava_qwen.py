@@ -17,7 +17,6 @@ from llava.image_layout import ImageLayout
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.decoding import token_sampling
 from llava.model.language_model.modeling_qwen import (
-    LookUpWithMask,
     MaskedDiffusionOutput,
     Qwen3ForMaskedDiffusion,
 )
@@ -86,16 +85,20 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         coordinates of input_ids; logits, and prefix_length, in those of the spliced batch.
         """
         if inputs_embeds is None:
-            look_up = self.model.embed_tokens if labels is None else LookUpWithMask(self)
+            vocabulary = None if labels is None else self.vocabulary()
+            look_up = self.model.embed_tokens if vocabulary is None else vocabulary.look_up
             inputs_embeds, splice = self.embed_with_images(
                 input_ids, attention_mask, images, image_sizes, image_features, look_up
             )
             attention_mask = splice.attention_mask
-            if labels is not None:
-                labels = splice_labels(splice, input_ids, labels)
-                noise, masked_embed = _splice_noise(splice, noise), look_up.masked_embed
+            if vocabulary is not None:
                 return self._denoising_loss(
-                    inputs_embeds, masked_embed, attention_mask, labels, noise
+                    inputs_embeds,
+                    vocabulary.masked_embed,
+                    vocabulary.score,
+                    attention_mask,
+                    splice_labels(splice, input_ids, labels),
+                    _splice_noise(splice, noise),
                 )
         return super().forward(
             inputs_embeds=inputs_embeds,

@@ -38,6 +38,7 @@ from llava.model.language_model.attention import (
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.decoding import Decoding
 from llava.model.language_model.packing import pack, packed_layer, unpack
+from llava.model.language_model.vocabulary import Vocabulary
 
 
 @dataclass
@@ -83,13 +84,18 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         if labels is not None:
             if inputs_embeds is not None:
                 embeds, masked_embed = inputs_embeds, self.mask_embedding()
+                score = self.lm_head
             else:
-                look_up = LookUpWithMask(self)
-                embeds, masked_embed = look_up(input_ids), look_up.masked_embed
-            return self._denoising_loss(embeds, masked_embed, attention_mask, labels, noise)
+                vocabulary = self.vocabulary()
+                embeds = vocabulary.look_up(input_ids)
+                masked_embed, score = vocabulary.masked_embed, vocabulary.score
+            return self._denoising_loss(embeds, masked_embed, score, attention_mask, labels, noise)
         embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         hidden = self._encode(embeds, attention_mask, prefix_length)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.model.embed_tokens, self.lm_head, self._mask_token_id())
 
     def mask_embedding(self) -> Tensor:
         """Embedding of the mask token, (1, D)."""
@@ -110,11 +116,15 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         self,
         embeds: Tensor,
         masked_embed: Tensor,
+        score: Callable[[Tensor], Tensor],
         attention_mask: Tensor | None,
         labels: Tensor,
         noise: Noise | Sequence[Noise] | None,
     ) -> MaskedDiffusionOutput:
-        """Mask, encode, score the masked rows, weigh. `labels` is not written to."""
+        """Mask, encode, score the masked rows, weigh. `labels` is not written to.
+
+        score: hidden rows (n, D) -> logits (n, V).
+        """
         target_mask = labels != IGNORE_INDEX
         copies = self._copies(target_mask, noise)
         masked = torch.stack([copy.masked_indices for copy in copies])  # (K, B, L)
@@ -135,9 +145,7 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
             prefix = embeds[:, : int(start.max())]
             _, hidden = self.shared_prefix_pass(prefix, noisy.flatten(0, 1), start, length)
             hidden = hidden.view_as(noisy)
-        token_ce = token_cross_entropy(
-            self.lm_head(hidden[masked]), labels.expand_as(masked)[masked]
-        )
+        token_ce = token_cross_entropy(score(hidden[masked]), labels.expand_as(masked)[masked])
         sample_loss = masked_diffusion_loss(
             token_ce,
             masked,
@@ -270,23 +278,6 @@ class Qwen3ForMaskedDiffusion(Decoding, Qwen3ForCausalLM):
         if self.model.gradient_checkpointing and self.training:
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
-
-
-class LookUpWithMask:
-    """`embed_tokens`, with the mask token looked up in the same call: `masked_embed` (1, D).
-
-    The gradient of a look-up is as large as the whole embedding; so there is one, not two.
-    """
-
-    def __init__(self, model: Qwen3ForMaskedDiffusion) -> None:
-        self.embed_tokens, self.mask_token_id = model.model.embed_tokens, model._mask_token_id()
-        self.masked_embed: Tensor | None = None
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        with_mask = torch.cat([ids.flatten(), ids.new_tensor([self.mask_token_id])])
-        vectors = self.embed_tokens(with_mask)
-        self.masked_embed = vectors[-1:]
-        return vectors[:-1].unflatten(0, ids.shape)
 
 
 def _noisy(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tensor:
