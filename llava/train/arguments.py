@@ -31,8 +31,12 @@ def option(default: Any, help: str, choices: Sequence[str] | None = None) -> Any
 class ModelArguments:
     """The model and its objective."""
 
-    model_name_or_path: str = option("", "language model: a2d-qwen3 or qwen3, folder or hub name")
-    vision_tower: str = option("", "SigLIP checkpoint, folder or hub name")
+    model_name_or_path: str = option(
+        "",
+        "language model (a2d-qwen3 or qwen3), folder or hub name; or the folder of a trained "
+        "checkpoint to go on with, which has its own tower and projector",
+    )
+    vision_tower: str = option("", "SigLIP checkpoint beside a language model, folder or hub name")
     pretrain_mm_mlp_adapter: str = option("", "projector of stage 1 (its output folder or file)")
     mm_tunable_parts: str = option(
         "mm_mlp_adapter", f"what is trained, comma-separated from: {', '.join(TUNABLE_PARTS)}"
@@ -211,13 +215,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
 
 def check_arguments(model: ModelArguments, data: DataArguments) -> None:
     """ValueError for what is missing or contradictory, naming the option."""
-    for name, group in (
-        ("model_name_or_path", model),
-        ("vision_tower", model),
-        ("data_path", data),
-    ):
+    from llava.train.initial_model import is_checkpoint
+
+    for name, group in (("model_name_or_path", model), ("data_path", data)):
         if not getattr(group, name):
             raise ValueError(f"--{name} is required")
+    if not model.vision_tower and not is_checkpoint(model):
+        raise ValueError(
+            "--vision_tower is required: --model_name_or_path is no trained checkpoint's folder"
+        )
     if model.num_views not in VIEWS:
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"

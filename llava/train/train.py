@@ -105,29 +105,13 @@ def check_data(arguments: Arguments) -> int:
 
 
 def build_model(arguments: Arguments) -> Loaded:
-    """The model with everything frozen but the parts to train, and the projector of stage 1."""
-    from llava.model.builder import build_from_backbones, load_projector
+    """The model that the run starts from, with everything frozen but the parts to train."""
     from llava.model.language_model.attention import SHORT
     from llava.model.lora import add_lora
+    from llava.train.initial_model import initial_model
 
-    model_arguments, data = arguments.model, arguments.data
-    loaded = build_from_backbones(
-        model_arguments.model_name_or_path,
-        model_arguments.vision_tower,
-        projector_type=model_arguments.mm_projector_type,
-        select_layer=model_arguments.mm_vision_select_layer,
-        attention_mode=model_arguments.attention_mode,
-        complementary=model_arguments.complementary,
-        loss_weighting=model_arguments.loss_weighting,
-        end_of_text_weight=model_arguments.end_of_text_weight,
-        image_aspect_ratio=model_arguments.image_aspect_ratio,
-        mm_spatial_pool_stride=model_arguments.mm_spatial_pool_stride,
-        conversation_version=model_arguments.version,
-        tokenizer_model_max_length=data.model_max_length,
-    )
-    if model_arguments.pretrain_mm_mlp_adapter:
-        load_projector(loaded.model, model_arguments.pretrain_mm_mlp_adapter)
-    model, parts = loaded.model, tunable_parts(model_arguments)
+    loaded = initial_model(arguments)
+    model, parts = loaded.model, tunable_parts(arguments.model)
     model.requires_grad_(False)
     lora = lora_settings(arguments)
     if lora is not None:
@@ -233,12 +217,13 @@ def _settle(training: TrainingArguments) -> None:
 
 def _saved_parts(arguments: Arguments, loaded: Loaded) -> SavedParts:
     from llava.model.lora import Backbones
+    from llava.train.initial_model import is_checkpoint
     from llava.train.saved_parts import Adapters, ProjectorOnly, WholeModel
 
     names = arguments.model
     if arguments.run.lora_rank:
         return Adapters(loaded, Backbones(names.model_name_or_path, names.vision_tower))
-    if tunable_parts(names) == ["mm_mlp_adapter"]:
+    if tunable_parts(names) == ["mm_mlp_adapter"] and not is_checkpoint(names):
         return ProjectorOnly(loaded)
     return WholeModel(loaded)
 

@@ -160,3 +160,33 @@ def test_real_reports_and_radiographs_go_through_both_stages_and_generation(
     reports = writer.write(requests, SamplingConfig(gen_length=16, steps=4))
     assert len(reports) == 21
     assert all(report.nfe >= 1 for report in reports)
+
+
+def test_a_checkpoint_goes_on_with_its_own_reports(tmp_path, tiny_checkpoint, tiny_dataset):
+    settings = {
+        "CHECKPOINT": tiny_checkpoint,
+        "DATA_PATH": tiny_dataset.json_path,
+        "IMAGE_FOLDER": tiny_dataset.image_folder,
+        "OUTPUT_DIR": tmp_path / "distilled",
+        "GEN_LENGTH": 16,
+        "GLOBAL_BATCH_SIZE": 4,
+        "BATCH_SIZE": 2,
+        "LEARNING_RATE": 1e-3,
+    }
+    first = run_script("llada_v_distil.sh", **settings)
+    assert first.returncode == 0, first.stderr[-2000:]
+    reports = tmp_path / "distilled-reports"
+    assert len((reports / "evaluation/predictions.jsonl").read_text().splitlines()) == 7
+    data = json.loads((reports / "reports_1.json").read_text())
+    assert [entry["id"] for entry in data] == [
+        entry["id"] for entry in json.loads(tiny_dataset.json_path.read_text())
+    ]
+    before, after = (
+        load_file(folder / "model.safetensors")
+        for folder in (tiny_checkpoint, tmp_path / "distilled")
+    )
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    again = run_script("llada_v_distil.sh", **settings)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "finished" in again.stdout + again.stderr

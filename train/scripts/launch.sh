@@ -18,6 +18,7 @@ else
   NPROC="${NPROC:-1}"
   DEVICE_FLAGS=(--use_cpu true --bf16 "${BF16:-false}")
   export ACCELERATE_USE_CPU=true
+  export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}"  # torch: large tensors in huge pages
 fi
 
 # Inside a SLURM step (srun) the nodes are SLURM's, unless NNODES, NODE_RANK or MASTER_ADDR say

@@ -1,0 +1,105 @@
+"""The model that a run starts from: backbones joined by a projector, or a checkpoint to go on with.
+
+    arguments -> initial_model() -> Loaded, in fp32 on the CPU, nothing frozen yet
+
+`--model_name_or_path` says which: a language model, or the folder of a trained checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llava.model.builder import Loaded
+    from llava.train.arguments import Arguments, ModelArguments
+
+_BUILT_IN = {
+    "attention_mode": "attention_mode",
+    "mm_projector_type": "mm_projector_type",
+    "mm_vision_select_layer": "mm_vision_select_layer",
+    "image_aspect_ratio": "image_aspect_ratio",
+    "mm_spatial_pool_stride": "mm_spatial_pool_stride",
+    "version": "conversation_version",
+}
+"""Option -> field of a checkpoint's config: what its weights were trained with."""
+
+
+def is_checkpoint(model: ModelArguments) -> bool:
+    """Whether `--model_name_or_path` is a folder of this project, not a language model."""
+    from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
+    from llava.model.weights import read_config
+
+    folder = Path(model.model_name_or_path)
+    if not (folder / "config.json").is_file():
+        return False
+    return read_config(folder).get("model_type") == LlavaQwenDiffusionConfig.model_type
+
+
+def initial_model(arguments: Arguments) -> Loaded:
+    """Raises ValueError or FileNotFoundError for options that do not fit what the folders hold."""
+    return (_go_on if is_checkpoint(arguments.model) else _join)(arguments)
+
+
+def _join(arguments: Arguments) -> Loaded:
+    from llava.model.builder import build_from_backbones, load_projector
+
+    model = arguments.model
+    loaded = build_from_backbones(
+        model.model_name_or_path,
+        model.vision_tower,
+        projector_type=model.mm_projector_type,
+        select_layer=model.mm_vision_select_layer,
+        attention_mode=model.attention_mode,
+        image_aspect_ratio=model.image_aspect_ratio,
+        mm_spatial_pool_stride=model.mm_spatial_pool_stride,
+        conversation_version=model.version,
+        tokenizer_model_max_length=arguments.data.model_max_length,
+        **_objective(model),
+    )
+    if model.pretrain_mm_mlp_adapter:
+        load_projector(loaded.model, model.pretrain_mm_mlp_adapter)
+    return loaded
+
+
+def _go_on(arguments: Arguments) -> Loaded:
+    from llava.model.builder import load_checkpoint
+    from llava.model.lora import ADAPTER_FILE
+
+    model, limit = arguments.model, arguments.data.model_max_length
+    folder = model.model_name_or_path
+    if (Path(folder) / ADAPTER_FILE).is_file():
+        raise ValueError(
+            f"--model_name_or_path {folder} holds LoRA adapters; make them a checkpoint with "
+            "python -m llava.train.merge_lora first"
+        )
+    for name in ("vision_tower", "pretrain_mm_mlp_adapter"):
+        if getattr(model, name):
+            raise ValueError(
+                f"--model_name_or_path {folder} is a trained checkpoint, which holds all parts: "
+                f"leave --{name} {getattr(model, name)} out"
+            )
+    if arguments.run.lora_rank:
+        raise ValueError(
+            f"--lora_rank: adapters go on backbones, not on the checkpoint {folder}; train it in "
+            "full, or give --model_name_or_path a language model"
+        )
+    loaded = load_checkpoint(folder)
+    config = loaded.model.config
+    for option, field in _BUILT_IN.items():
+        if getattr(model, option) != getattr(config, field):
+            raise ValueError(
+                f"--{option} {getattr(model, option)}: the checkpoint {folder} was trained with "
+                f"{getattr(config, field)}; give --{option} {getattr(config, field)}"
+            )
+    config.update(_objective(model) | {"tokenizer_model_max_length": limit})
+    return loaded._replace(context_len=min(limit, config.max_position_embeddings))
+
+
+def _objective(model: ModelArguments) -> dict[str, object]:
+    """What a run chooses anew, whatever it starts from."""
+    return {
+        "complementary": model.complementary,
+        "loss_weighting": model.loss_weighting,
+        "end_of_text_weight": model.end_of_text_weight,
+    }

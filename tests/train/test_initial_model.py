@@ -1,0 +1,84 @@
+"""A run that goes on with a trained checkpoint instead of joining backbones."""
+
+import pytest
+import torch
+
+from llava.model.builder import load_checkpoint
+from llava.model.lora import ADAPTER_FILE
+from llava.train.initial_model import initial_model
+from llava.train.train import main, parse_arguments
+
+
+@pytest.fixture(scope="session")
+def trained(command, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained") / "stage2"
+    assert main(command(output)) == 0
+    return output
+
+
+def going_on(command, trained, output, *more):
+    """The same run from `trained`, without the options that its weights decide."""
+    return [
+        *command(output, *more),
+        *("--model_name_or_path", str(trained), "--vision_tower", ""),
+    ]
+
+
+def test_the_run_starts_from_the_checkpoints_weights_and_the_options_objective(
+    command, trained, tmp_path
+):
+    more = ("--loss_weighting", "uniform", "--end_of_text_weight", "0.5")
+    arguments = parse_arguments(going_on(command, trained, tmp_path / "run", *more))
+    loaded, before = initial_model(arguments), load_checkpoint(trained)
+    own, theirs = loaded.model.state_dict(), before.model.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(own[key], theirs[key]) for key in own)
+    assert loaded.model.config.loss_weighting == "uniform"
+    assert loaded.model.config.end_of_text_weight == 0.5
+    assert loaded.model.config.attention_mode == "prefix"
+
+
+def test_a_whole_checkpoint_is_saved_whatever_is_trained(command, trained, tmp_path):
+    more = ("--mm_tunable_parts", "mm_mlp_adapter")
+    assert main(going_on(command, trained, tmp_path / "run", *more)) == 0
+    before, after = (load_checkpoint(f).model.state_dict() for f in (trained, tmp_path / "run"))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all(key.startswith("mm_projector.") for key in changed)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--attention_mode", "full"), "was trained with prefix; give --attention_mode prefix"),
+        (("--mm_vision_select_layer", "-1"), "give --mm_vision_select_layer -2"),
+        (("--image_aspect_ratio", "pad"), "give --image_aspect_ratio square"),
+        (("--pretrain_mm_mlp_adapter", "x"), "leave --pretrain_mm_mlp_adapter x out"),
+        (("--lora_rank", "4"), "adapters go on backbones"),
+    ],
+)
+def test_options_that_contradict_the_checkpoint_are_refused(
+    command, trained, tmp_path, capsys, more, message
+):
+    assert main(going_on(command, trained, tmp_path / "run", *more)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tower_beside_a_checkpoint_and_none_beside_a_language_model_are_refused(
+    command, trained, tmp_path, tiny_backbones, capsys
+):
+    both = [*command(tmp_path / "run"), "--model_name_or_path", str(trained)]
+    assert main(both) == 2
+    assert f"leave --vision_tower {tiny_backbones.vision} out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command(tmp_path / "run"), "--vision_tower", ""])
+    assert "--vision_tower is required" in capsys.readouterr().err
+
+
+def test_adapters_are_to_be_merged_first(command, trained, tmp_path, capsys):
+    adapted = tmp_path / "adapted"
+    adapted.mkdir()
+    (adapted / "config.json").write_text((trained / "config.json").read_text())
+    (adapted / ADAPTER_FILE).touch()
+    assert main(going_on(command, adapted, tmp_path / "run")) == 2
+    assert "llava.train.merge_lora first" in capsys.readouterr().err
