@@ -4,13 +4,12 @@
 
 Forward and backward of the language model at real widths (hidden 1024, vocabulary 151936) with
 random weights. Within a pair the sides run one after the other, on the same weights, batch and
-masks, each twice, of which the second counts; a figure is the median of the paired ratios. The case
-`views` compares our layout with itself, where what a step before left in the allocator matters as
-much as the step: there each side has a process of its own, of whose steps the last counts. All 28
-layers are run where they fit into memory; otherwise 2 and 6, read off at 28 on the straight line
-through both. Peak memory is taken in a round of its own, before the timed ones. Runs add to the
-results file, so that a long measurement can be taken in pieces, or repeated; `--fresh` starts it
-anew. `--table` only rewrites the Markdown.
+masks, each twice, of which the second counts; a figure is the median of the paired ratios. The
+first pair is not counted: the allocator has to grow to what the sides need. All 28 layers are run
+where they fit into memory; otherwise 2 and 6, read off at 28 on the straight line through both.
+Peak memory is taken in a round of its own, before the timed ones. Runs add to the results file, so
+that a long measurement can be taken in pieces, or repeated; `--fresh` starts it anew. `--table`
+only rewrites the Markdown.
 
 Large tensors lie in huge pages, as in our scripts on a CPU (THP_MEM_ALLOC_ENABLE=1, torch's own
 variable; 0 in the environment leaves the pages small), on both sides. The rest of the allocator is
@@ -28,11 +27,10 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from published import LANGUAGE_LAYERS
@@ -46,8 +44,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 class Case:
     """One comparison. lengths: (prefix, answer) per sample; sides: what is run, in order.
 
-    A side is `variant` or `variant:views`, the number of masked copies (2 when not given). apart:
-    each side runs in a process of its own.
+    A side is `variant` or `variant:views`, the number of masked copies (2 when not given).
     """
 
     lengths: tuple[tuple[int, int], ...]
@@ -55,11 +52,8 @@ class Case:
     checkpointing: bool = False
     dtype: str = "float32"
     layers: tuple[int, ...] = (LANGUAGE_LAYERS,)
-    apart: bool = False
 
 
-STEPS_APART = 4
-"""Of a process with one side; the last counts: its page faults are those of the step before."""
 ONE = ((850, 100),)
 RAGGED = ((850, 100), (836, 84), (812, 120), (868, 96))
 TOO_LARGE = (2, 6)
@@ -71,7 +65,7 @@ CASES = {
     "batch1_bf16": Case(ONE, dtype="bfloat16"),
     "ragged4_bf16": Case(RAGGED, dtype="bfloat16", layers=TOO_LARGE),
     "batch1_checkpointing": Case(ONE, checkpointing=True),
-    "views": Case(ONE, ("prefix:2", "prefix:4", "prefix:8"), apart=True),
+    "views": Case(ONE, ("prefix:2", "prefix:4", "prefix:8")),
     **{f"answer{length}": Case(((850, length),), ("prefix",), layers=(2,)) for length in ANSWERS},
     **{f"batch{size}_even": Case(ONE * size, ("prefix",), layers=(2,)) for size in BATCHES},
 }
@@ -117,14 +111,6 @@ class Bench:
             sides[side] = self.step(side, self.case.lengths)
             print(f"{self.layers} layers, {side}: {sides[side]}", file=sys.stderr, flush=True)
         return sides
-
-    def last_of(self, steps: int) -> dict[str, float]:
-        """The last of `steps` steps of the only side."""
-        (side,) = self.case.sides
-        for _ in range(steps):
-            last = self.step(side, self.case.lengths)
-            print(f"{self.layers} layers, {side}: {last}", file=sys.stderr, flush=True)
-        return last
 
     def rest(self) -> None:
         """Free what the last step left."""
@@ -195,22 +181,13 @@ def run(name: str, layers: list[int] | None, pairs: int, store: dict, output: Pa
             f"{name} needs about {needed_gib(case, depths):.0f} GiB, {free:.0f} are free: skipped"
         )
     for depth in depths:
+        bench = Bench(case, depth)
         samples = store["cases"].setdefault(name, {}).setdefault(str(depth), [])
-        bench = None if case.apart else Bench(case, depth)
-        if bench is not None:
-            store["peak_gib"].setdefault(name, {})[str(depth)] = bench.peaks()
+        store["peak_gib"].setdefault(name, {})[str(depth)] = bench.peaks()
+        bench.pair()  # not counted
         for _ in range(pairs):
-            if bench is None:
-                samples.append({side: step_apart(name, side, depth) for side in case.sides})
-            else:
-                samples.append(bench.pair())
+            samples.append(bench.pair())
             output.write_text(json.dumps(store, indent=1) + "\n")
-
-
-def step_apart(name: str, side: str, depth: int) -> dict[str, float]:
-    """A side's settled step, measured in a process that does nothing else."""
-    command = [sys.executable, __file__, "--cases", name, "--layers", str(depth), "--apart", side]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def _free_gib() -> float:
@@ -237,16 +214,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="repetitions at each depth")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs of these cases")
     parser.add_argument("--table", action="store_true", help="only write the table again")
-    parser.add_argument("--apart", metavar="SIDE", help=argparse.SUPPRESS)  # see `step_apart`
     parser.add_argument("--output", type=Path, default=RESULTS / "train_step.json")
     args = parser.parse_args()
-    if args.apart:
-        import torch
-
-        torch.set_flush_denormal(True)
-        case = replace(CASES[args.cases[0]], sides=(args.apart,))
-        print(json.dumps(Bench(case, args.layers[0]).last_of(STEPS_APART)))
-        return
     from train_step_table import write_table
 
     store = {"command": "python bench/train_step.py", "machine": {}, "peak_gib": {}, "cases": {}}

@@ -115,10 +115,7 @@ def _views(case: dict[str, Pairs] | None) -> str:
         "## More masked copies over one prefix, at 28 layers\n\n"
         "| `--num_views` | cost beside 2, processor time | wall clock |\n|---|---|---|"
     )
-    return "\n".join([head, *rows]) + (
-        "\n\nEach number of copies in a process of its own, the last of several steps: what the "
-        "allocator still has to fetch has then settled."
-    )
+    return "\n".join([head, *rows])
 
 
 def _sweep(cases: dict[str, dict[str, Pairs]], kind: str, title: str, unit: str, suffix: str = ""):
