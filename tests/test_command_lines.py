@@ -21,6 +21,7 @@ MODULES = (
     "llava.data.phantom.raw_layout",
     "llava.train.launch",
     "llava.train.merge_lora",
+    "llava.train.self_distillation",
     "llava.train.train",
     "llava.train.demo_backbones",
     "llava.eval.compare",

@@ -89,6 +89,7 @@ LAYERS = {
     "llava.model.language_model.interval_cache": 3,
     "llava.model.language_model.modeling_qwen": 3,
     "llava.model.language_model.packing": 3,
+    "llava.model.language_model.vocabulary": 3,
     "llava.model.image_checks": 3,
     "llava.model.llava_arch": 3,
     "llava.data.dataset": 3,

@@ -145,14 +145,14 @@ def test_a_signal_to_the_launcher_counts_as_interrupted_once_the_run_is_saved(
 
 
 RUN = """
-import pathlib, signal, sys
+import os, pathlib, signal, sys
 
 def save(*_):
     pathlib.Path(sys.argv[2], "interrupted.json").write_text("{}")
     sys.exit(75)
 
 signal.signal(signal.SIGTERM, save)
-print("running", flush=True)
+os.write(1, b"running\\n")  # in one piece: print may be cut by the other process
 signal.pause()
 """
 
