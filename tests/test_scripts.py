@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -273,20 +274,49 @@ def test_ci_fails_when_either_part_fails_and_runs_both(checkout, failing):
     assert done.stdout.count("python -m ruff") == 2
 
 
-def test_every_package_that_the_project_needs_is_pinned_within_its_range():
+def pinned_versions() -> dict[str, str]:
     lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    versions = {canonicalize_name(p.name): str(p.specifier).removeprefix("==") for p in pins}
+    return {canonicalize_name(p.name): str(p.specifier).removeprefix("==") for p in pins}
+
+
+def needed_packages() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert set(extras) == {"train", "eval", "dev"}
-    for line in [*project["dependencies"], *(line for names in extras.values() for line in names)]:
-        needed = Requirement(line)
-        assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), line
+    lines = [*project["dependencies"], *(line for names in extras.values() for line in names)]
+    return [Requirement(line) for line in lines]
+
+
+def test_every_package_that_the_project_needs_is_pinned_within_its_range():
+    versions = pinned_versions()
+    for needed in needed_packages():
+        assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), needed
+
+
+def needs_of(requirement: Requirement) -> list[Requirement]:
+    """What an installed package asks for here, with the extras that `requirement` names."""
+    needs = [Requirement(line) for line in requires(requirement.name) or []]
+    extras = ["", *requirement.extras]
+    return [
+        n for n in needs if not n.marker or any(n.marker.evaluate({"extra": e}) for e in extras)
+    ]
+
+
+def test_what_the_needed_packages_need_is_pinned_too():
+    cuda_library = re.compile(r"nvidia-.*|cuda-.*|triton")
+    open_needs, seen = needed_packages(), set()
+    while open_needs:
+        need = open_needs.pop()
+        key = canonicalize_name(need.name), frozenset(need.extras)
+        if key in seen or cuda_library.fullmatch(key[0]):
+            continue
+        seen.add(key)
+        open_needs += needs_of(need)
+    assert {name for name, _ in seen} - set(pinned_versions()) == set()
+    assert len(seen) > 100  # the walk went below the project's own list
 
 
 def test_no_extra_brings_in_a_torchvision_of_its_own_choice():
-    text = (ROOT / "pyproject.toml").read_text()
-    extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    names = {Requirement(line).name for lines in extras.values() for line in lines}
-    assert not names & {"torch", "torchvision", "timm", "lmms-eval"}
+    names = {needed.name for needed in needed_packages()}
+    assert not names & {"torchvision", "timm", "lmms-eval"}
