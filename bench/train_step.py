@@ -11,10 +11,11 @@ Peak memory is taken in a round of its own, before the timed ones. Runs add to t
 that a long measurement can be taken in pieces, or repeated; `--fresh` starts it anew. `--table`
 only rewrites the Markdown.
 
-Large tensors lie in huge pages, as in our scripts on a CPU (THP_MEM_ALLOC_ENABLE=1, torch's own
-variable; 0 in the environment leaves the pages small), on both sides. The rest of the allocator is
-left as it is: the recipe's logits are too large for glibc to keep from step to step, and having
-them cleared by the kernel each time is part of its cost; MALLOC_MMAP_MAX_=0
+Large tensors lie in huge pages on both sides, as in our scripts on a CPU (THP_MEM_ALLOC_ENABLE=1,
+torch's own variable). By default torch leaves them small: sides marked `@small` are run so, in the
+same process, and the table says which pages a ratio is of. The rest of the allocator is left as it
+is: the recipe's logits are too large for glibc to keep from step to step, and having them cleared
+by the kernel each time is part of its cost; MALLOC_MMAP_MAX_=0
 MALLOC_TRIM_THRESHOLD_=100000000000 in the environment takes that part away.
 """
 
@@ -37,6 +38,8 @@ from published import LANGUAGE_LAYERS
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch is imported
 
+_SET_THP_DISABLE = 41
+"""linux/prctl.h: whether the kernel leaves this process's pages small."""
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -44,7 +47,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 class Case:
     """One comparison. lengths: (prefix, answer) per sample; sides: what is run, in order.
 
-    A side is `variant` or `variant:views`, the number of masked copies (2 when not given).
+    A side is `variant`, or `variant:views` for another number of masked copies than 2, or either
+    with `@small` behind it for small pages.
     """
 
     lengths: tuple[tuple[int, int], ...]
@@ -56,11 +60,12 @@ class Case:
 
 ONE = ((850, 100),)
 RAGGED = ((850, 100), (836, 84), (812, 120), (868, 96))
+PAGES = ("recipe", "recipe@small", "full", "prefix@small", "prefix")
 TOO_LARGE = (2, 6)
 """Depths of a case that does not fit into memory whole."""
 ANSWERS, BATCHES = (50, 100, 200, 400), (1, 2, 4, 8)
 CASES = {
-    "batch1": Case(ONE),
+    "batch1": Case(ONE, PAGES),
     "ragged4": Case(RAGGED, ("recipe", "prefix"), layers=TOO_LARGE),
     "batch1_bf16": Case(ONE, dtype="bfloat16"),
     "ragged4_bf16": Case(RAGGED, dtype="bfloat16", layers=TOO_LARGE),
@@ -78,7 +83,7 @@ class Bench:
         import torch
         from step_variants import build
 
-        self.case, self.layers = case, layers
+        self.case, self.layers, self.pages = case, layers, ""
         self.model = build(layers, getattr(torch, case.dtype))
         if case.checkpointing:
             self.model.activation_checkpointing_enable()
@@ -117,12 +122,23 @@ class Bench:
         self.model.zero_grad(set_to_none=True)
         gc.collect()
 
+    def use_pages(self, pages: str) -> None:
+        """`small`, or huge for any other word. What is free is given back when this changes."""
+        if pages != self.pages:
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.malloc_trim(0)
+            if libc.prctl(_SET_THP_DISABLE, int(pages == "small"), 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "prctl(PR_SET_THP_DISABLE) failed")
+            self.pages = pages
+
     def step(self, side: str, lengths: tuple[tuple[int, int], ...]) -> dict[str, float]:
         from step_variants import Batch, loss_of
 
-        variant, _, views = side.partition(":")
+        kind, _, pages = side.partition("@")
+        variant, _, views = kind.partition(":")
         batch = Batch.random(lengths, int(views or 2) // 2)
         self.rest()
+        self.use_pages(pages)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         start, own = time.perf_counter(), time.process_time()
         loss = loss_of(variant, self.model, batch)
@@ -161,7 +177,7 @@ def needed_gib(case: Case, depths: Sequence[int] = ()) -> float:
     Three tensors of all rows x vocabulary, about 30,000 values a row and layer, and the weights
     with their gradients.
     """
-    if "recipe" not in case.sides:
+    if not any(side.startswith("recipe") for side in case.sides):
         return 8.0
     rows, layers = 2 * len(case.lengths) * max(map(sum, case.lengths)), max(depths or case.layers)
     logits, weights = 3.2 * rows * 151_936, 2 * (155_600_000 + 15_700_000 * layers)

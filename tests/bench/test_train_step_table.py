@@ -42,6 +42,15 @@ def test_ratios_are_of_pairs_and_the_spread_is_shown(table):
     assert table.spread(ratios) == "3.27 (2.53 to 4.00)"
 
 
+def test_the_recipe_is_compared_at_the_same_pages_and_with_its_own_small_ones(table):
+    found = table.comparisons(["recipe", "recipe@small", "full", "prefix@small", "prefix"])
+    assert ("recipe", "prefix") in found
+    assert ("recipe@small", "prefix@small") in found
+    assert ("recipe@small", "prefix") in found
+    assert ("recipe", "prefix@small") not in found
+    assert table.comparisons(["prefix:2", "prefix:4"]) == []
+
+
 def test_a_straight_line_is_found_and_a_bend_is_reported(table):
     slope, start, off = table.fit_line([(1, 3.0), (2, 5.0), (4, 9.0)])
     assert (slope, start, off) == (pytest.approx(2), pytest.approx(1), pytest.approx(0))
@@ -54,7 +63,7 @@ def test_the_table_names_every_comparison_and_lavidas_own_figure(table, tmp_path
     store = {"command": "x", "machine": {"cores": 2}, "peak_gib": {"batch1": peaks}}
     store["cases"] = {"batch1": CASE, **sweep}
     text = table.write_table(store, tmp_path / "table.md")
-    assert "| batch1 | prefix | 3.27 (2.53 to 4.00)x |" in text
+    assert "| batch1 | prefix | huge, huge | 3.27 (2.53 to 4.00)x |" in text
     assert "| 4.0, 2.0 |" in text
     assert "1.62x slower" in text
     assert "| 200 | 2.00 |" in text
