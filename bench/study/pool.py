@@ -3,8 +3,8 @@
     python -m bench.study.pool --study exp/study --jobs 2
 
 Beside `run`, which is what it starts. First `base`, which the others are compared with, then seed
-by seed every other arm and the autoregressive twin; behind the first seed come the decoding curves
-and the variance of the gradient. A job that fails stops only what needs it, and the same command
+by seed every other arm, the autoregressive twin and the decoding curves; behind the first seed
+comes the variance of the gradient. A job that fails stops only what needs it, and the same command
 repeats what is missing.
 """
 
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.study.arms import Settings, add_options, chosen
+from bench.study.decoding import NAME as DECODING
 from bench.study.run import BLOCK_LENGTH
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-BASE, TWIN, DECODING = "base", "autoregressive", "decode_quality"
+BASE, TWIN = "base", "autoregressive"
 DECODING_TESTS = 60
 """Reports per setting of the quality-speed curves."""
 
@@ -60,8 +61,8 @@ def plan(
             continue
         arguments = (*common, "--stage", "run", *_seed(seed))
         yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, (f"{BASE}_seed{seed}",))
+        yield _decoding(settings, seed)
         if seed == seeds[0]:
-            yield _decoding(settings, seed)
             yield _gradient(settings, seed, gradient_draws)
 
 
@@ -82,9 +83,10 @@ def _decoding(settings: Settings, seed: int) -> Job:
         "block-length": BLOCK_LENGTH,
         "limit": min(settings.tests, DECODING_TESTS),
         "device": settings.device,
-        "output": study / DECODING,
+        "output": study / f"{DECODING}_seed{seed}",
     }
-    return Job(DECODING, "bench.decode_quality", _words(arguments), (f"{BASE}_seed{seed}",))
+    name = f"{DECODING}_seed{seed}"
+    return Job(name, "bench.decode_quality", _words(arguments), (f"{BASE}_seed{seed}",))
 
 
 def _gradient(settings: Settings, seed: int, draws: int) -> Job:
@@ -161,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.jobs < 1:
             raise ValueError(f"--jobs {args.jobs} can run nothing; use 1 or more")
         planned = list(plan(settings, args.arms, seeds, args.gradient_draws))
-        if (args.study / f"{DECODING}.json").is_file():
-            planned = [job for job in planned if job.name != DECODING]
+        curves = {path.stem for path in args.study.glob(f"{DECODING}_seed*.json")}
+        planned = [job for job in planned if job.name not in curves]
         print(f"{len(planned)} jobs, {args.jobs} at once", flush=True)
         failed = run_all(planned, logs, args.jobs)
         if failed:

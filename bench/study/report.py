@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.study import tables
+from bench.study.decoding import read_decoding
 from bench.study.plots import draw_all
 from bench.study.records import read_records
 from bench.study.tables import Results
@@ -45,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_report(study: Path, output: Path) -> None:
     """output: a folder like the repository's root; pages that it lacks are taken from there."""
     results = Results(read_records(study))
-    decoding, gradient = (
-        _read(study / f"{name}.json") for name in ("decode_quality", "gradient_variance")
-    )
+    decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
     parts = {name: write(results) for name, write in tables.TABLES.items()}
     parts["size"] = sizes(study, results)
     if decoding is not None:
@@ -114,7 +113,7 @@ def compact(
     return {
         "command": "bash bench/study.sh",
         "arms": _rounded(arms),
-        "decoding": decoding and _rounded({"recommended": decoding["recommended"]}),
+        "decoding": decoding and _rounded(decoding),
         "gradient_variance": gradient,
     }
 

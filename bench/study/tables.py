@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.decode_quality import TOLERANCE
 from bench.study.arms import ARMS, Arm
+from bench.study.decoding import QUALITIES, keeps_quality
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 
@@ -34,6 +34,31 @@ TITLES = {
     "report_nats": "nats per token of the report",
     "time_ratio": "time over the twin's",
 }
+CONTRASTS = (
+    ("full, cache only at inference − full", "f1", ("full", "prefix_cache"), ("full", "")),
+    ("`fill_tight` − `base`", "omitted_normal", ("fill_tight", ""), ("base", "")),
+    ("`fill_tight` − `base`", "repetition", ("fill_tight", ""), ("base", "")),
+    ("`fill_tight` − `base`", "length_ratio", ("fill_tight", ""), ("base", "")),
+    ("`fill_random` − `base`", "truncated", ("fill_random", ""), ("base", "")),
+    ("`end_weight_0.1` − `base`", "length_error", ("end_weight_0.1", ""), ("base", "")),
+    ("`end_weight_3` − `base`", "length_error", ("end_weight_3", ""), ("base", "")),
+    ("context given − left out, `base`", "f1", ("base", ""), ("base", "no_context")),
+    (
+        "context given − left out, `context_dropout`",
+        "f1",
+        ("context_dropout", ""),
+        ("context_dropout", "no_context"),
+    ),
+    ("`base`, threshold − twin", "passes", ("base", "beside_threshold"), ("autoregressive", "")),
+    (
+        "`base`, threshold − twin",
+        "length_error",
+        ("base", "beside_threshold"),
+        ("autoregressive", ""),
+    ),
+    ("`base`, a token a pass − twin", "f1", ("base", "beside_one"), ("autoregressive", "")),
+)
+"""Differences that the conclusions name: what is said, a metric, (arm, variant) and its other."""
 GRADIENT_COLUMNS = ("objective", "variance", "low", "high", "copies", "per_copy", "seconds")
 GRADIENT_COLUMNS += ("loss_variance",)
 _DASH = "–"
@@ -62,9 +87,12 @@ class Results:
     ) -> Interval | None:
         """From `base`, in the same variant unless another is named."""
         other = variant if base_variant is None else base_variant
-        return paired_difference(
-            self.by_seed(arm, metric, variant), self.by_seed("base", metric, other)
-        )
+        return self.between(metric, (arm, variant), ("base", other))
+
+    def between(self, metric: str, one: tuple[str, str], other: tuple[str, str]) -> Interval | None:
+        """`one` minus `other`, (arm, variant) each, paired by seed."""
+        values, others = (self.by_seed(arm, metric, variant) for arm, variant in (one, other))
+        return paired_difference(values, others)
 
     def seconds_per_step(self, arm: str) -> Interval | None:
         values = [record.seconds_per_step for record in self.of(arm)]
@@ -100,8 +128,8 @@ def members(results: Results, group: str) -> list[Arm]:
 def objective(results: Results) -> str:
     """Every objective at equal steps, and at equal time."""
     head = ["objective", "s/step", "NELBO", "F1", "ROUGE-L", "F1 − base"]
-    head += ["equal time: steps", "NELBO", "F1", "F1 − base"]
-    rows = []
+    head += ["equal time: steps", "NELBO", "F1", "ROUGE-L", "F1 − base"]
+    shown, rows = ("nelbo", "f1", "rouge_l"), []
     for arm in members(results, "objective"):
         name = arm.name
         steps = sorted({record.step for record in results.of(name, EQUAL_TIME)})
@@ -109,10 +137,10 @@ def objective(results: Results) -> str:
             [
                 f"`{name}`",
                 show(results.seconds_per_step(name)),
-                *(show(results.mean(name, metric)) for metric in ("nelbo", "f1", "rouge_l")),
+                *(show(results.mean(name, metric)) for metric in shown),
                 show_difference(results.difference(name, "f1")) if name != "base" else _DASH,
                 ", ".join(map(str, steps)) or _DASH,
-                *(show(results.mean(name, metric, EQUAL_TIME)) for metric in ("nelbo", "f1")),
+                *(show(results.mean(name, metric, EQUAL_TIME)) for metric in shown),
                 show_difference(results.difference(name, "f1", EQUAL_TIME))
                 if name != "base"
                 else _DASH,
@@ -153,6 +181,29 @@ def context(results: Results) -> str:
     return table(["trained", "context at inference", "F1", "ROUGE-L", "F1 − base"], rows)
 
 
+def contrasts(results: Results) -> str:
+    """How the objectives differ among themselves, and the differences of `CONTRASTS`."""
+    names = [arm.name for arm in members(results, "objective")]
+    rows = []
+    for metric in ("f1", "nelbo"):
+        pairs = [(one, other) for one in names for other in names if one < other]
+        found = [results.between(metric, (one, ""), (other, "")) for one, other in pairs]
+        differ = sum(each is not None and each.excludes_zero for each in found)
+        rows.append(
+            ["pairs of objectives that differ", TITLES[metric], f"{differ} of {len(pairs)}"]
+        )
+    for arm in ("pairs2_elbo", "pairs4_elbo"):
+        for metric in ("f1", "nelbo"):
+            change = results.between(metric, (arm, ""), ("complementary_elbo", ""))
+            rows.append(
+                [f"`{arm}` − `complementary_elbo`", TITLES[metric], show_difference(change)]
+            )
+    for label, metric, one, other in CONTRASTS:
+        change = results.between(metric, one, other)
+        rows.append([label, TITLES[metric], show_difference(change)])
+    return table(["paired by seed", "of", "difference"], rows)
+
+
 def twin(results: Results) -> str:
     """The autoregressive twin beside `base`: whole reports, then blanks filled in."""
     if not results.of(TWIN):
@@ -186,27 +237,40 @@ def gradient(content: Mapping[str, Any]) -> str:
 
 
 def decoding(content: Mapping[str, Any]) -> str:
-    """The ends of the quality-speed curves: the reference, what is recommended, every cache."""
-    floor = 1 - TOLERANCE
+    """The ends of the quality-speed curves (`decoding.merge`).
+
+    The reference, and of every curve the setting with the fewest passes that keeps the quality.
+    """
     points, best = content["points"], content["recommended"]
     reference = points[0]
     best_of_group = {}
     for point in points[1:]:
-        good = all(point[name] >= floor * reference[name] for name in ("f1", "rouge_l"))
         held = best_of_group.get(point["group"])
-        if good and (held is None or point["passes"] < held["passes"]):
+        if keeps_quality(point, reference) and (held is None or point["passes"] < held["passes"]):
             best_of_group[point["group"]] = point
     rows = [
         [
             f"**{point['name']}**" if point["name"] == best["name"] else point["name"],
             "yes" if point["exact"] else "no",
-            *(f"{point[name]:.3f}" for name in ("f1", "rouge_l")),
+            *(f"{point[name]:.3f}" for name in QUALITIES),
+            *(
+                _DASH if point["loss"] is None else show_difference(Interval(**point["loss"][name]))
+                for name in QUALITIES
+            ),
             f"{point['passes']:.1f}",
             f"{point['seconds']:.3f}",
         ]
         for point in (reference, *best_of_group.values())
     ]
-    return table(["fewest passes within 1 %", "exact", "F1", "ROUGE-L", "passes", "s/report"], rows)
+    head = [
+        "fewest passes within 1 %",
+        "exact",
+        "F1",
+        "ROUGE-L",
+        "F1 − reference",
+        "ROUGE-L − reference",
+    ]
+    return table([*head, "passes", "s/report"], rows)
 
 
 def summary(results: Results) -> str:
@@ -259,5 +323,6 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "canvas": canvas,
     "context": context,
     TWIN: twin,
+    "contrasts": contrasts,
 }
 """Marker in docs/results.md -> what writes it."""

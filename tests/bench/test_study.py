@@ -12,6 +12,7 @@ import pytest
 
 from bench.study import arms, tables
 from bench.study.arms import ARMS, CHECKS, Settings, chosen, find, jobs, train_options
+from bench.study.decoding import merge, read_decoding
 from bench.study.intervals import mean_interval, paired_difference
 from bench.study.pool import Job, plan, run_all
 from bench.study.records import Record, exists, read_record, read_records
@@ -91,7 +92,7 @@ def test_every_job_stands_behind_what_it_needs(settings):
     jobs_of = list(plan(settings, "", [0, 1]))
     names = [job.name for job in jobs_of]
     assert names[:2] == ["base_seed0", "base_seed1"]
-    assert len(set(names)) == len(names) == 2 * (len(ARMS) + 1) + 2
+    assert len(set(names)) == len(names) == 2 * (len(ARMS) + 2) + 1  # twin, curves; gradient
     for number, job in enumerate(jobs_of):
         assert set(job.after) <= set(names[:number])
     assert [j.name for j in plan(settings, "single_elbo", [1])] == [
@@ -213,15 +214,59 @@ def test_every_job_is_a_command_line_that_its_module_takes(settings):
         assert getattr(parsed, "device", "cpu") == "cpu"
 
 
-def test_the_decoding_table_has_the_fewest_passes_of_a_group_that_keep_the_quality():
-    names = ("group", "name", "f1", "rouge_l", "passes")
-    rows = (
-        ("reference", "one token a pass", 0.0, 0.5, 64.0),
-        ("threshold", "0.9", 0.0, 0.5, 30.0),
-        ("threshold", "0.7", 0.1, 0.496, 20.0),
-        ("threshold", "0.5", 0.1, 0.4, 10.0),
-        ("linear", "8 steps", 0.1, 0.4, 8.0),
+def curves(*quality_by_seed):
+    """What `bench.decode_quality` writes under each seed: (F1, ROUGE-L) of five settings."""
+    named = (
+        ("reference", "one token a pass", True, 64.0),
+        ("threshold", "0.9", True, 30.0),
+        ("threshold", "0.7", True, 20.0),
+        ("threshold", "0.5", True, 10.0),
+        ("cache", "stale", False, 8.0),
     )
-    points = [dict(zip(names, row, strict=True)) | {"exact": True, "seconds": 0.1} for row in rows]
-    lines = tables.decoding({"points": points, "recommended": points[2]}).splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == ["| one token a pass", "| **0.7**"]
+    names = ("group", "name", "exact", "passes", "f1", "rouge_l")
+    return {
+        seed: {
+            "n": 60,
+            "points": [
+                dict(zip(names, (*row, *quality), strict=True)) | {"seconds": 0.1}
+                for row, quality in zip(named, qualities, strict=True)
+            ],
+        }
+        for seed, qualities in enumerate(quality_by_seed)
+    }
+
+
+SEEDS = (
+    ((0.50, 0.5), (0.50, 0.5), (0.48, 0.5), (0.50, 0.4), (0.50, 0.5)),
+    ((0.70, 0.5), (0.69, 0.5), (0.72, 0.5), (0.70, 0.4), (0.70, 0.5)),
+)
+
+
+def test_the_decoding_table_has_the_fewest_passes_of_a_curve_that_keep_the_quality_in_the_mean():
+    merged = merge(curves(*SEEDS))
+    assert merged["recommended"]["name"] == "0.7"  # the cache has fewer and is not exact
+    lines = tables.decoding(merged).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| one token a pass",
+        "| **0.7**",
+        "| stale",
+    ]
+    assert "| 0.600 | 0.500 | – | – | 64.0 |" in lines[0]
+    # differences of -0.02 and +0.02, whose interval is 12.7 standard errors wide
+    assert "| +0.000 ± 0.254 | +0.000 ± 0.000 | 20.0 |" in lines[1]
+
+
+def test_curves_of_other_settings_do_not_average():
+    runs = curves(*SEEDS)
+    runs[1]["points"].pop()
+    with pytest.raises(ValueError, match=r"decode_quality_seed1\.json has other settings"):
+        merge(runs)
+
+
+def test_the_curves_of_a_study_are_read_by_seed(tmp_path):
+    assert read_decoding(tmp_path) is None
+    for seed, run in curves(*SEEDS).items():
+        (tmp_path / f"decode_quality_seed{seed}.json").write_text(json.dumps(run))
+    merged = read_decoding(tmp_path)
+    assert (merged["seeds"], merged["n"]) == ([0, 1], 60)
+    assert merged["points"][2]["by_seed"][1]["f1"] == 0.72
