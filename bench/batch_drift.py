@@ -1,44 +1,29 @@
-"""How far reports and scores move with the batch size and the precision.
+"""How far reports and scores move with the batch size, the precision and the exact cache.
 
     python bench/batch_drift.py --model-path exp/demo/stage2 --gen-length 72 --block-length 8 \\
         --data-path exp/demo/data/test_llave_llada.json --image-folder exp/demo/phantom
 
-The same samples are written in float32 and in bfloat16, in batches of 1, 7 and 32, greedily.
-Printed for each: the share of reports that are, word for word, those of float32 in batches of 1
-(and those of the same precision in batches of 1), and the scores.
+The same samples are written in float32 and in bfloat16, in batches of 1, 7 and 32, greedily, and in
+batches of 32 also by plain recompute. Printed for each: the share of reports that are, word for
+word, those of float32 in batches of 1 (and those of the same precision in batches of 1), and the
+scores; for recompute also how far the cache moved logits and tokens in the first batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from decode_quality import requests_of, write_all
 
 from llava.eval.documents import Document, read_documents
 from llava.eval.predictions import Prediction
 from llava.eval.scoring import score_predictions
 
-if TYPE_CHECKING:
-    from llava.diffusion.sampler import SamplingConfig
-    from llava.inference import ReportWriter
-
 BATCHES = (1, 7, 32)
 SHOWN = ("BLEU-4", "ROUGE-L", "CIDEr")
-
-
-def write(
-    writer: ReportWriter, samples: list[Document], sampling: SamplingConfig, size: int
-) -> list[str]:
-    from llava.inference import Request
-
-    requests = [Request(d.images, d.prompt, seed=i) for i, d in enumerate(samples)]
-    starts = range(0, len(requests), size)
-    return [
-        report.text
-        for start in starts
-        for report in writer.write(requests[start : start + size], sampling)
-    ]
 
 
 def scores(samples: list[Document], texts: list[str]) -> dict[str, float]:
@@ -76,20 +61,24 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = read_documents(arguments.data_path, arguments.image_folder)[0][: arguments.samples]
     sampling = SamplingConfig(arguments.gen_length, arguments.block_length)
-    rows, first = [], None
+    requests, rows, first = requests_of(samples), [], None
     for dtype in ("float32", "bfloat16"):
         writer = ReportWriter.from_pretrained(arguments.model_path, device=device, dtype=dtype)
         alone = None
-        for size in BATCHES:
-            texts = write(writer, samples, sampling, size)
+        for size, cache in (*((size, "auto") for size in BATCHES), (BATCHES[-1], "none")):
+            reports, _ = write_all(writer, requests, replace(sampling, cache=cache), size)
+            texts = [report.text for report in reports]
             alone, first = alone or texts, first or texts
             row = {
                 "dtype": dtype,
                 "batch": size,
+                "cache": cache,
                 "same_as_float32_alone": same(texts, first),
                 "same_as_alone": same(texts, alone),
                 **scores(samples, texts),
             }
+            if cache == "none":
+                row["drift"] = asdict(writer.drift(requests[:size], sampling))
             print(json.dumps(row), flush=True)
             rows.append(row)
     if arguments.output:

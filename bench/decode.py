@@ -53,15 +53,14 @@ def flop_rows() -> list[Row]:
     undecided = counted("prefix", steps=CANVAS)
     rows = [
         _row(f"published: recompute, all logits, {CANVAS} steps", "full", True, CANVAS, published),
-        _row(
-            f"+ exact prefix cache, logits of the canvas, {CANVAS} steps",
-            "prefix",
-            True,
-            CANVAS,
-            replace(undecided, head_rows=CANVAS * CANVAS),
-        ),
-        _row(f"+ logits of undecided rows, {CANVAS} steps", "prefix", True, CANVAS, undecided),
     ]
+    for name, head_rows in (
+        ("+ exact prefix cache, all logits", CANVAS * everything),
+        ("+ logits of the canvas", CANVAS * CANVAS),
+        ("+ logits of undecided rows", undecided.head_rows),
+    ):
+        work = replace(undecided, head_rows=head_rows)
+        rows.append(_row(f"{name}, {CANVAS} steps", "prefix", True, CANVAS, work))
     for steps in (64, 32, STEPS, 8):
         rows.append(_row(f"+ {steps} steps", "prefix", True, steps, counted("prefix", steps=steps)))
     for settings in _full_caches():
@@ -95,7 +94,7 @@ def _row(name: str, mode: str, exact: bool, passes: int, work: Any) -> Row:
 
 def attribution(rows: Sequence[Row]) -> dict[str, float]:
     """The factor at 16 steps, and what each part of it brings in this order."""
-    published, cache, head = (row.teraflop for row in rows[:3])
+    published, cache, _, head = (row.teraflop for row in rows[:4])
     final = next(row.teraflop for row in rows if row.name == f"+ {STEPS} steps")
     return {
         "total": published / final,

@@ -94,6 +94,9 @@ def settings(gen_length: int, block_length: int) -> Iterator[Setting]:
     for value in (0.5, 0.55, 0.6, 0.65, 0.7):
         changes = {"threshold": value, "skip_tail": True}
         yield Setting("threshold, tail skipped", f"threshold {value}, tail skipped", changes)
+    if block_length < gen_length:
+        whole = {"block_length": gen_length, "skip_tail": True}
+        yield Setting("whole canvas", f"{REFERENCE}, whole canvas, tail skipped", whole)
     wider = {2 * block_length, 4 * block_length, gen_length} - {block_length}
     lengths = sorted(n for n in wider if gen_length % n == 0)
     for length in lengths:
@@ -311,10 +314,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         points.append(measure(writer, documents, drawn, setting, config, args.batch_size))
         print(f"{setting.name}: F1 {points[-1].f1:.3f}, {points[-1].passes:.1f} passes", flush=True)
     best = recommended(points)
-    lengths = f"--gen-length {args.gen_length} --block-length {block_length}"
-    groups = ["--groups", *args.groups] if args.groups else []
     result = {
-        "command": f"python bench/decode_quality.py {lengths} {shlex.join(groups)}".rstrip(),
+        "command": command(args),
         "n": len(documents),
         "attention_mode": writer.model.config.attention_mode,
         "recommended": asdict(best),
@@ -324,6 +325,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     draw(points, best, args.output.with_suffix(".png"))
     print(table(points, best))
+
+
+def command(args: argparse.Namespace) -> str:
+    """What decodes the same again: every option that is not its default."""
+    words = ["python", "bench/decode_quality.py"]
+    for name, default in vars(_parser().parse_args([])).items():
+        value = getattr(args, name)
+        if value != default and name not in ("device", "output"):
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -61,9 +61,13 @@ def write_many(
     batch_size: int,
     template: str | None = None,
 ) -> Outcome:
-    """Write the reports that `log` does not hold yet."""
+    """Write the reports that `log` does not hold yet.
+
+    Raises ValueError on a template that no item could use, before the first.
+    """
     from tqdm import tqdm
 
+    writer.check_template(template, sampling)
     wanted = [(seed, item) for seed, item in enumerate(items) if item.id not in log.done]
     outcome, started = Outcome(0, len(items) - len(wanted), {}, 0.0), time.monotonic()
     with tqdm(total=len(wanted), unit="report", file=sys.stderr) as bar:

@@ -101,7 +101,8 @@ class ReportWriter:
         """
         if not requests:
             return []
-        inputs, plan = self.read(requests, sampling), self._plan(requests, sampling)
+        plan = self._plan([request.template for request in requests], sampling)
+        inputs = self.read(requests, sampling)
         seeds = [requests[row].seed for row in plan.prompts]
         decoded = self.model.decode_with_images(
             inputs.ids,
@@ -135,9 +136,14 @@ class ReportWriter:
         ids, mask = self.pad(prompts)
         return Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
 
-    def _plan(self, requests: Sequence[Request], sampling: SamplingConfig) -> FillPlan:
+    def check_template(self, template: str | Template | None, sampling: SamplingConfig) -> None:
+        """ValueError for a template that these settings or the tokenizer do not allow."""
+        self._plan([template], sampling)
+
+    def _plan(
+        self, templates: Sequence[str | Template | None], sampling: SamplingConfig
+    ) -> FillPlan:
         config = self.model.config
-        templates = [request.template for request in requests]
         return plan_canvases(
             templates, self.tokenizer, config.vocab_size, config.mask_token_id, sampling
         )

@@ -23,9 +23,10 @@ BACKBONES="$DEMO/backbones"
 SECONDS=0
 share_cores "$NPROC"
 cd "$ROOT"
+stage() { log "$(printf '%4d s' "$SECONDS")  $1"; }
 rm -rf "$DEMO/stage1" "$DEMO/stage2" "$DEMO/evaluation" "$DEMO/evaluation_blank"
 
-log "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
+stage "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
 "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --seed "$SEED" --size 128 \
   --train "$TRAIN_CASES" --val 100 --test "$TEST_CASES" --workers "$NPROC"
 "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
@@ -35,7 +36,7 @@ export DATA_PATH="$DEMO/data/train_llave_llada.json" IMAGE_FOLDER="$PHANTOM"
 export LANGUAGE_MODEL="$BACKBONES/language" VISION_TOWER="$BACKBONES/vision"
 
 # Both at once, one core each. Trained once: kept for the next run with the same corpus.
-log "2/6 backbones: stand-ins for SigLIP2 and the diffusion Qwen3"
+stage "2/6 backbones: stand-ins for SigLIP2 and the diffusion Qwen3"
 pretrain() {
   local part="$1" folder="$BACKBONES/$1"
   local settings=("${@:2}" --seed "$SEED")
@@ -65,16 +66,16 @@ CANVAS="${CANVAS:-64}"
 SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
   --stratified_t true --t_power "${T_POWER:-3}")
 
-log "3/6 stage 1: the projector"
+stage "3/6 stage 1: the projector"
 OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.1}" \
   bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
-log "4/6 stage 2: vision tower, projector and language model"
+stage "4/6 stage 2: vision tower, projector and language model"
 OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-2}" \
   LEARNING_RATE="${LEARNING_RATE:-3e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
-log "5/6 evaluation: the test phantoms, then the same prompts with a blank image"
+stage "5/6 evaluation: the test phantoms, then the same prompts with a blank image"
 "$PYTHON" -m llava.data.phantom.blank --data-path "$DEMO/data/test_llave_llada.json" \
   --output "$DEMO/blank"
 evaluate() {
@@ -91,7 +92,7 @@ evaluate "$DEMO/data/test_llave_llada.json" "$PHANTOM" "$DEMO/evaluation" \
   || { wait "$blank" || true; die "the evaluation of the test phantoms failed"; }
 wait "$blank" || die "the evaluation with a blank image failed: $(tail -n 20 "$BLANK_LOG")"
 
-log "6/6 findings: what the reports say against what was drawn"
+stage "6/6 findings: what the reports say against what was drawn"
 "$PYTHON" -m llava.eval.phantom_results --run "$DEMO/evaluation" --blank "$DEMO/evaluation_blank" \
   --annotation "$PHANTOM/annotation_with_clinic_info.json" --image-folder "$PHANTOM" \
   --output "$DEMO" --seconds "$SECONDS"

@@ -81,7 +81,6 @@ def test_a_run_on_phantoms_writes_every_point_and_a_picture(
         s for s in bench.settings(8, 4) if s.group in ("reference", "threshold", "cache interval")
     ]
     monkeypatch.setattr(bench, "settings", lambda *_: iter(few))
-    monkeypatch.setattr("llava.eval.nlg.score", lambda *_: {"ROUGE-L": 0.5})
     bench.main(
         [
             *("--model-path", str(tiny_checkpoint), "--data-path", str(tmp_path / "test.json")),
@@ -94,6 +93,9 @@ def test_a_run_on_phantoms_writes_every_point_and_a_picture(
     assert result["points"][0]["passes"] == 8
     assert result["points"][0]["passes_per_128"] == 128
     assert result["n"] == 2
+    named = ("--model-path", "--data-path", "--image-folder", "--gen-length 8", "--block-length 4")
+    assert all(option in result["command"] for option in named)
+    assert "--groups" not in result["command"]
     assert not result["points"][-1]["exact"]
     drifts = [point["drift"] for point in result["points"]]
     assert drifts[0] == dict.fromkeys(drifts[0], 0.0)  # the reference is plain recompute

@@ -71,6 +71,29 @@ def test_every_image_of_a_folder_gets_the_report_it_would_get_alone(
     assert [p.images for p in read_predictions(tmp_path / "reports.jsonl")][:1] == [("a.png",)]
 
 
+def test_a_template_is_filled_for_every_item(generate, folder):
+    template = (
+        "--gen-length",
+        "30",
+        "--steps",
+        "30",
+        "--template",
+        "The heart is [2]. No effusion.",
+    )
+    status, records, _ = generate(folder, "--batch-size", "2", *template)
+    assert (status, len(records)) == (0, 5)
+    for record in records.values():
+        assert record["prediction"].startswith("The heart is")
+        assert record["prediction"].endswith(". No effusion.")
+
+
+def test_a_template_that_no_item_can_use_is_one_error_before_the_first(generate, folder):
+    status, records, err = generate(folder, "--template", "The heart is [30].")
+    assert (status, records) == (2, {})
+    assert err.count("do not fit gen_length=8") == 1
+    assert "failed:" not in err
+
+
 def test_a_json_gives_context_views_and_conversations(folder, tmp_path):
     entries = [
         "a.png",

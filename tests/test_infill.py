@@ -128,6 +128,9 @@ def test_of_a_range_the_length_with_the_best_mean_log_probability_wins(writer, i
         {"cache": "none", "steps": 3},
         {"cache": "block_prefix"},
         {"cache": "block_dual"},
+        {"cache": "interval", "response_interval": 3, "update_ratio": 0.5},
+        {"threshold": 0.01, "revoke": 0.9},
+        {"threshold": 0.01, "revoke": 0.9, "cfg_scale": 0.5},
     ],
 )
 def test_templates_and_plain_requests_share_a_batch_without_changing(

@@ -105,16 +105,15 @@ class SamplingConfig:
             raise ValueError(f"revoke={self.revoke} is not in (0, 1]; try 0.9")
         if self.threshold is None:
             raise ValueError(f"revoke={self.revoke} needs threshold; try threshold=0.6")
-        if self.steps != self.gen_length:
+        if self.steps < self.gen_length:
             raise ValueError(
                 f"revoke={self.revoke} cannot keep to steps={self.steps}: what is revoked is "
                 "decided again; leave steps out"
             )
-        if self.cfg_scale or self.cache not in EXACT_CACHES or self.step != "eager":
+        if self.cache not in EXACT_CACHES or self.step != "eager":
             raise ValueError(
-                f"revoke={self.revoke} is not there for cfg_scale={self.cfg_scale}, "
-                f"cache={self.cache!r}, step={self.step!r}; use cfg_scale=0, step='eager' and one "
-                f"of the caches {', '.join(EXACT_CACHES)}"
+                f"revoke={self.revoke} is not there for cache={self.cache!r}, step={self.step!r}; "
+                f"use step='eager' and one of the caches {', '.join(EXACT_CACHES)}"
             )
 
     def _fill_defaults(self) -> None:

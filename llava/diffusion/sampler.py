@@ -108,30 +108,26 @@ def _pass(
     block, window = canvas.current_window(canvas.end_position(ends) if config.skip_tail else None)
     seen, tokens = (canvas.tokens, window, block), canvas.tokens
     checked = canvas.decided_in(block)
+    both = [one for one in (denoiser, unconditional) if one is not None]
     if config.revoke is None or not bool(checked.any()):
-        logits = _guided_logits(denoiser, unconditional, seen, config.cfg_scale)
+        logits = _guided([one.logits(*seen) for one in both], config.cfg_scale)
         return _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
-    logits, again = (part.float() for part in denoiser.verify(*seen, checked))
+    looks = zip(*(one.verify(*seen, checked) for one in both), strict=True)
+    logits, again = (_guided(look, config.cfg_scale) for look in looks)
     accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
     canvas.revoke(doubtful(again, tokens, checked, config.revoke, accepted), mask_token_id)
     return accepted
 
 
-def _guided_logits(
-    denoiser: Denoiser,
-    unconditional: Denoiser | None,
-    seen: tuple[Tensor, Tensor, Tensor],
-    cfg_scale: float,
-) -> Tensor:
+def _guided(both: Sequence[Tensor], cfg_scale: float) -> Tensor:
     """Logits (M, V) fp32; with guidance logits_u + (1 + w) (logits - logits_u).
 
-    seen: what `Denoiser.logits` takes.
+    both: (M, V) of the denoiser and, with guidance, of the unconditional one.
     """
-    logits = denoiser.logits(*seen).float()
-    if unconditional is None:
-        return logits
-    logits_u = unconditional.logits(*seen).float()
-    return logits_u + (1 + cfg_scale) * (logits - logits_u)
+    logits, *others = (part.float() for part in both)
+    for logits_u in others:
+        logits = logits_u + (1 + cfg_scale) * (logits - logits_u)
+    return logits
 
 
 def _decide(

@@ -46,9 +46,9 @@ class Monitor:
 
     def record_batch(self, batch: dict[str, Any]) -> None:
         """A micro-batch as the collator made it, on the CPU."""
-        views = len(batch["images"]) if "images" in batch else 0
-        sizes = batch["image_sizes"].tolist() if views else []
-        tokens = [self.layout.tokens(*size) for size in sizes]
+        views = len(batch["images"]) if "images" in batch else 0  # none for stored features
+        sizes = batch.get("image_sizes", ())
+        tokens = [self.layout.tokens(*map(int, size)) for size in sizes]
         self.batches.append((row_lengths(batch, tokens), views))
 
     def record_loss(self, copy_ce: Tensor, copy_tokens: Tensor, p_mask: Tensor) -> None:

@@ -65,6 +65,7 @@ CHOICES = [
     {"cache": "interval", "prompt_interval": 3, "response_interval": 4},
     {"steps": 16, "threshold": 0.05, "revoke": 0.9},
     {"steps": 16, "threshold": 0.05, "revoke": 0.9, "cache": "none"},
+    {"steps": 16, "threshold": 0.05, "revoke": 0.9, "cfg_scale": 1.0},
 ]
 
 

@@ -1,5 +1,7 @@
 """The canvas step at static shapes: the tokens of the eager one, whatever it is run by."""
 
+import shutil
+
 import pytest
 import torch
 from tiny_language import MASK, build
@@ -56,6 +58,31 @@ def test_a_step_is_one_graph_for_the_compiler(prompts, monkeypatch):
     static = model.generate(*prompts, gen_length=8, steps=4, step="compile")
     assert len(traced) == 1
     assert torch.equal(static.sequences, eager.sequences)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler here"
+)
+def test_compiled_steps_decode_what_eager_steps_do(prompts):
+    model = build("prefix", layers=1, positions=256)
+    common = {"gen_length": 8, "steps": 4, "cfg_scale": 0.5}
+    eager = model.generate(*prompts, **common)
+    static = model.generate(*prompts, step="compile", **common)
+    assert torch.equal(static.sequences, eager.sequences)
+
+
+@pytest.mark.parametrize("settings", CHOICES)
+def test_the_counters_are_what_the_modules_saw(model, prompts, settings):
+    seen, scored = [], []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1]))
+    model.lm_head.register_forward_pre_hook(lambda _, given: scored.append(len(given[0])))
+    work = model.generate(*prompts, gen_length=16, step="compile", **settings).counters
+    assert work.layer_rows == sum(shape.numel() for shape in seen)
+    # The last layer of a prefill gives keys and values only.
+    assert work.passes == (len(seen) + work.prefill_calls) / len(model.model.layers)
+    assert work.head_rows == sum(scored)
+    assert work.prefill_calls == (2 if "cfg_scale" in settings else 1)
 
 
 def test_only_the_last_few_sizes_are_kept(model):

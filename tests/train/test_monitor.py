@@ -40,6 +40,17 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_backbones, mo
     assert cost.of_batch(rows, 3, copies=2) == pytest.approx(counter.get_total_flops(), rel=0.08)
 
 
+def test_an_image_counts_its_tokens_whether_or_not_its_features_were_stored():
+    layout = ImageLayout(28, 2)
+    batch = batch_of(2) | {"image_sizes": torch.tensor([[28, 28]] * 2)}
+    for found in ({"images": torch.rand(2, 3, 28, 28)}, {"image_features": torch.rand(2, 4, 8)}):
+        monitor = Monitor(StepCost(0, 1, 0, 3, 0, 1, 1, True), layout, torch.device("cpu"))
+        monitor.record_batch(batch | found)
+        assert monitor.batches == [
+            ([(5 + layout.tokens(28, 28), 30)] * 2, len(found.get("images", ())))
+        ]
+
+
 def test_the_loss_of_a_quartile_is_per_masked_token_of_its_copies():
     cost = StepCost(0, 1, 0, 3, 0, 1, 1, True)
     monitor = Monitor(cost, ImageLayout(28, 2), torch.device("cpu"))

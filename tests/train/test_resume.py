@@ -62,6 +62,22 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(tmp_path, c
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_two_processes_that_train_everything_are_killed_and_come_to_the_same_bits(
+    tmp_path, command
+):
+    """All weights, Muon and AdamW; both processes are killed, as when a node dies."""
+    more = (*EPOCHS, "--per_device_train_batch_size", "4", "--muon_lr", "1e-2")
+    log = tmp_path / "log"
+    assert run(command(tmp_path / "whole", *more), log, 2) == [0, 0], log.read_text()[-3000:]
+    arguments = command(tmp_path / "run", *more)
+    assert run(arguments, log, 2, hook=partial(before_step, 3, die)) == [-9, -9]
+    assert run(arguments, log, 2) == [0, 0], log.read_text()[-3000:]
+    history = json.loads((tmp_path / "run" / "run_history.json").read_text())
+    assert [start["resumed_from"] for start in history] == [None, "checkpoint-2"]
+    assert same_bits(tmp_path / "run", tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
 def fill_the_disk(folder: str) -> None:
     """What is written next meets the kernel's own 'no space left on device'."""
     Path(folder, "backbones.json").symlink_to("/dev/full")

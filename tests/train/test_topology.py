@@ -36,6 +36,24 @@ def runs(tmp_path_factory, command):
     return done
 
 
+@pytest.mark.parametrize("mode", ["full", "prefix"])
+def test_nor_do_length_groups_several_pairs_of_masks_and_either_attention(tmp_path, command, mode):
+    """With t drawn for each sample by itself, the default."""
+    more = ("--attention_mode", mode, "--group_by_length", "true", "--num_views", "4")
+    found = []
+    for processes, batch, accumulation in (LAYOUTS["1x8"], LAYOUTS["2x2, twice"]):
+        output = tmp_path / str(processes)
+        arguments = command(output, *flags(batch, accumulation), *more)
+        codes = run(arguments, tmp_path / "log", processes)
+        assert codes == [0] * processes, (tmp_path / "log").read_text()[-3000:]
+        found.append((losses(output), weights(output)))
+    (alone, reference), (shared, state) = found
+    assert shared == pytest.approx(alone, rel=1e-5, abs=1e-5)
+    for key, value in state.items():
+        if not key.endswith(NO_GRADIENT):
+            torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-4, msg=key)
+
+
 def test_the_loss_curve_does_not_depend_on_the_topology(runs):
     reference = losses(runs["1x8"])
     assert len(reference) == 4

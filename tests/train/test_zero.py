@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import be_told_to_stop, before_step, losses, poison, run, weights
+from training_runs import (
+    be_told_to_stop,
+    before_step,
+    losses,
+    poison,
+    poison_gradient,
+    run,
+    weights,
+)
 
 from llava.train import exits
 
@@ -74,6 +82,22 @@ def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder
     logged = [entry["nonfinite_steps"] for entry in state["log_history"] if "loss" in entry]
     assert logged[-1] == 1
     assert all(value.isfinite().all() for value in weights(folder / name).values())
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_gradient_that_is_no_number_stops_the_run_and_names_the_batch(stage, arguments, folder):
+    """With a sound loss; stage 0 is DDP."""
+    name, flags = f"gradient{stage}", ()
+    if stage:
+        pytest.importorskip("deepspeed")
+        flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json")
+    more = ("--eval_strategy", "no", "--save_steps", "1")
+    log = folder / f"{name}_log"
+    codes = run(arguments(name, *flags, *more), log, 2, hook=partial(poison_gradient, 1))
+    assert codes == [exits.NONFINITE] * 2, log.read_text()[-3000:]
+    assert "step 2: non-finite gradient; the batch is study-" in log.read_text()
+    assert "checkpoint-1" in log.read_text()
+    assert not (folder / name / "checkpoint-2").exists()
 
 
 @pytest.fixture(scope="module")

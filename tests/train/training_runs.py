@@ -119,6 +119,21 @@ def poison(index: int) -> None:
     ReportDataset.__getitem__ = not_a_number(ReportDataset.__getitem__, index)
 
 
+def poison_gradient(step: int) -> None:
+    """Have this process find a gradient that is no number, of a sound loss, in step `step`."""
+    from llava.train.llada_trainer import LLaDATrainer
+
+    original = LLaDATrainer.compute_loss
+
+    def wrapped(self, *arguments, **named):
+        loss = original(self, *arguments, **named)
+        if self.state.global_step == step:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    LLaDATrainer.compute_loss = wrapped
+
+
 def while_saving(step: int, phase: str, action: Callable[[str], None]) -> None:
     """Have it do something with the folder that checkpoint `step` is being written to, before the
     trainer's method `phase` writes its part."""

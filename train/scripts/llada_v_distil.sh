@@ -12,7 +12,7 @@ OUTPUT_DIR="${OUTPUT_DIR:-../exp/distilled}"
 REPORTS="${REPORTS:-$OUTPUT_DIR-reports}"          # where the reports go: train.yaml and an evaluation
 LABELER="${LABELER:-chexpert}"                     # how findings are read; phantom for the demo's
 GEN_LENGTH="${GEN_LENGTH:-128}"                    # canvas, the same as in training
-BLOCK_LENGTH="${BLOCK_LENGTH:-$GEN_LENGTH}"
+BLOCK_LENGTH="${BLOCK_LENGTH:-8}"                  # decoded together; GEN_LENGTH is a multiple of it
 GEN_KWARGS="${GEN_KWARGS:-threshold=0.9}"
 REPORT_BATCH_SIZE="${REPORT_BATCH_SIZE:-8}"        # reports at once, per process
 REPORT_DTYPE="${REPORT_DTYPE:-}"                   # empty: bfloat16 on GPUs, float32 on a CPU

@@ -166,11 +166,7 @@ class _Pass:
             chosen = torch.arange(length, device=normed.device).expand(batch, -1)
             keys = keys_of(attention, normed, self.canvas_rope)
         else:
-            moved = _similarity(values, state.canvas[1])
-            real = self.prompt.canvas_mask(length)
-            moved = moved if real is None else moved.masked_fill(~real, torch.inf)
-            count = max(1, int(self.update_ratio * length))
-            chosen = moved.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
+            chosen = self._most_moved(_similarity(values, state.canvas[1]))
             new = keys_of(attention, _take(normed, chosen), self._rope_of(chosen))
             keys = _put(state.canvas[0].transpose(1, 2), chosen, new.transpose(1, 2))
             keys = keys.transpose(1, 2)
@@ -178,6 +174,22 @@ class _Pass:
         self.counters.value_rows += batch * length
         self.counters.key_rows += chosen.numel()
         return chosen
+
+    def _most_moved(self, similarity: Tensor) -> Tensor:
+        """update_ratio of each row's own canvas (B, S), in order; similarity: (B, R).
+
+        Where a row's canvas is shorter than the batch's, its first choice fills up the columns.
+        """
+        length = similarity.shape[1]
+        real = self.prompt.canvas_mask(length)
+        if real is None:
+            count = max(1, int(self.update_ratio * length))
+            return similarity.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
+        ranked = similarity.masked_fill(~real, torch.inf).argsort(dim=1, stable=True)
+        count = (self.update_ratio * real.sum(dim=1).double()).long().clamp(min=1)
+        rank = torch.arange(int(count.max()), device=count.device)
+        ranked = ranked[:, : len(rank)]
+        return torch.where(rank < count[:, None], ranked, ranked[:, :1]).sort(dim=1).values
 
     def _rope_of(self, chosen: Tensor) -> Rope:
         return _take(self.canvas_rope[0], chosen), _take(self.canvas_rope[1], chosen)
