@@ -11,7 +11,7 @@ DATA_PATH="${DATA_PATH:-}"                                  # other data: conver
 IMAGE_FOLDER="${IMAGE_FOLDER:-}"                            # where the image paths of a JSON start
 OUTPUT="${OUTPUT:-$ROOT/exp/evaluation}"                    # results.json, predictions.jsonl
 GEN_LENGTH="${GEN_LENGTH:-128}"                             # tokens of the canvas
-BLOCK_LENGTH="${BLOCK_LENGTH:-$GEN_LENGTH}"                 # decoded together, left to right
+BLOCK_LENGTH="${BLOCK_LENGTH:-8}"                           # decoded together, left to right; divides GEN_LENGTH
 STEPS="${STEPS:-$GEN_LENGTH}"                               # denoising steps for the whole canvas
 GEN_KWARGS="${GEN_KWARGS:-}"                                # e.g. temperature=0.5,cfg_scale=1.5
 BATCH_SIZE="${BATCH_SIZE:-8}"                               # reports at once, per process

@@ -53,6 +53,7 @@ def make_settings(checkpoint: Path, dataset, output: Path) -> dict[str, object]:
         "IMAGE_FOLDER": dataset.image_folder,
         "OUTPUT": output,
         "GEN_LENGTH": SAMPLING.gen_length,
+        "BLOCK_LENGTH": SAMPLING.block_length,
         "STEPS": SAMPLING.steps,
         "GEN_KWARGS": f"temperature={SAMPLING.temperature},seed={SAMPLING.seed}",
         "BATCH_SIZE": 2,
