@@ -42,7 +42,7 @@ def barrier() -> None:
 
 
 def leave() -> None:
-    """End the process group; without this, processes on CPU sometimes abort at exit."""
+    """End the process group, once every process is here."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -287,4 +287,4 @@ def _callbacks() -> list[TrainerCallback]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.exit_with(main)
