@@ -14,7 +14,7 @@ import argparse
 import json
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llava.eval.documents import Document
     from llava.inference import Report, ReportWriter, Request
 
+QUALITIES = ("f1", "rouge_l")
 TOLERANCE = 0.01
 """Relative loss of F1 and of ROUGE-L that a recommended setting may have."""
 REFERENCE = "one token a pass"
@@ -202,16 +203,14 @@ def measure(
 
 def recommended(points: Sequence[Point]) -> Point:
     """The exact point with the fewest passes that keeps F1 and ROUGE-L of the reference."""
-    reference = points[0]
-    floor = 1 - TOLERANCE
-    good = [
-        point
-        for point in points
-        if point.exact
-        and point.f1 >= floor * reference.f1
-        and point.rouge_l >= floor * reference.rouge_l
-    ]
+    reference = vars(points[0])
+    good = [point for point in points if point.exact and keeps_quality(vars(point), reference)]
     return min(good, key=lambda point: point.passes)
+
+
+def keeps_quality(point: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
+    """Whether F1 and ROUGE-L lose at most `TOLERANCE` of the reference's."""
+    return all(point[name] >= (1 - TOLERANCE) * reference[name] for name in QUALITIES)
 
 
 def draw(points: Sequence[Point], best: Point, path: Path) -> None:
@@ -225,7 +224,7 @@ def draw(points: Sequence[Point], best: Point, path: Path) -> None:
     groups = list(dict.fromkeys(point.group for point in points))
     styles = curve_styles(groups)
     columns = (("passes", "passes of a report"), ("seconds", "seconds of a report, in its batch"))
-    for row, quality in zip(axes, ("f1", "rouge_l"), strict=True):
+    for row, quality in zip(axes, QUALITIES, strict=True):
         for axis, (cost, label) in zip(row, columns, strict=True):
             for group in groups:
                 own = sorted(

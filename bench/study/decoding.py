@@ -16,11 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.decode_quality import TOLERANCE
+from bench.decode_quality import QUALITIES, keeps_quality
 from bench.study.intervals import paired_difference
 
 NAME = "decode_quality"
-QUALITIES = ("f1", "rouge_l")
 _AVERAGED = (*QUALITIES, "passes", "seconds")
 
 
@@ -40,7 +39,7 @@ def merge(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
     Each point has the means over the seeds, `loss` (for F1 and ROUGE-L the interval of the
     difference to the reference, None for the reference) and `by_seed`; the recommended one is the
-    exact point with the fewest passes whose mean losses are at most `TOLERANCE` of the reference.
+    exact point with the fewest passes whose mean scores keep the reference's quality.
     """
     names = {seed: [point["name"] for point in run["points"]] for seed, run in runs.items()}
     first = next(iter(names.values()))
@@ -65,11 +64,6 @@ def merge(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "recommended": min(kept, key=lambda point: point["passes"]),
         "points": points,
     }
-
-
-def keeps_quality(point: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
-    """Whether F1 and ROUGE-L lose at most `TOLERANCE` of the reference's, in the mean."""
-    return all(point[name] >= (1 - TOLERANCE) * reference[name] for name in QUALITIES)
 
 
 def _point(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

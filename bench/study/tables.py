@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.decode_quality import QUALITIES, keeps_quality
 from bench.study.arms import ARMS, Arm
-from bench.study.decoding import QUALITIES, keeps_quality
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 

@@ -182,7 +182,7 @@ class _Pass:
         """
         length = similarity.shape[1]
         real = self.prompt.canvas_mask(length)
-        if real is None:
+        if real is None:  # as below, without asking the device how many
             count = max(1, int(self.update_ratio * length))
             return similarity.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
         ranked = similarity.masked_fill(~real, torch.inf).argsort(dim=1, stable=True)
