@@ -14,7 +14,7 @@ cd "$ROOT"
 
 cores() { env -u OMP_NUM_THREADS nproc; }  # nproc says OMP_NUM_THREADS where that is set
 
-STEPS="${STEPS:-120}"
+STEPS="${STEPS:-240}"
 SEEDS="${SEEDS:-0,1,2}"
 ARMS="${ARMS:-}"
 TESTS="${TESTS:-200}"
@@ -67,7 +67,7 @@ made() {
   log "$1: kept from an earlier run in $STUDY"
 }
 
-SETTINGS="steps=$STEPS batch=$BATCH_SIZE canvas=$CANVAS tests=$TESTS bf16=$BF16 device=$DEVICE"
+SETTINGS="steps=$STEPS batch=$BATCH_SIZE canvas=$CANVAS tests=$TESTS bf16=$BF16 device=$DEVICE weights=mean"
 made settings "$SETTINGS" || echo "$SETTINGS" >"$STUDY/settings.made"
 
 PICTURE=$((IMAGE_SIZE > 128 ? IMAGE_SIZE : 128))

@@ -70,7 +70,7 @@ class Settings:
     """What all arms of a study share. study: its folder. canvas: positions. tests: phantoms."""
 
     study: Path
-    steps: int = 120
+    steps: int = 240
     batch_size: int = 8
     canvas: int = 64
     tests: int = 200

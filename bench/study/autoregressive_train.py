@@ -4,8 +4,9 @@
     images + reports -> stage 2: frozen tower, fresh projector, body -> runs/autoregressive/seedN
 
 The same as the arms have: samples and their order, batch size, steps, Muon and AdamW with their
-rates, warm-up, the tower's cached features, the projector's first weights. Not the same: the target
-is the report and its end token, without the filled canvas, as left to right nothing follows an end.
+rates, warm-up, the mean of the last weights, the tower's cached features, the projector's first
+weights. Not the same: the target is the report and its end token, without the filled canvas, as left
+to right nothing follows an end.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from transformers import (
 from bench.study.arms import LEARNING_RATE, PROJECTOR_RATE, WARMUP_STEPS, Settings
 from bench.study.autoregressive_model import CausalTwin, causal_body
 from bench.study.run import CLOCK_FILE, step_clock
+from bench.study.weight_mean import WeightMean
 from llava.constants import IM_END
 from llava.conversation import token_id
 from llava.data.dataset import AnswerFill, Collator, ReportDataset
@@ -130,6 +132,7 @@ def train(settings: Settings, seed: int) -> None:
     trainer = TwinTrainer(twin, samples, settings, seed)
     clock = step_clock()
     trainer.add_callback(clock)
+    trainer.add_callback(WeightMean(settings.check_every))
     with flushed():  # as the arms are trained
         trainer.train()
     save(twin, folder)

@@ -4,9 +4,10 @@
     python -m bench.study.run --study exp/study --features          # once, before the jobs
 
 Second part of the study, between `arms` and `records`. What has a record is not done again; a
-training that was killed begins anew. The learning rate is constant, so a checkpoint is the run that
-was stopped there: an arm of the comparison of objectives is scored after the study's steps and
-where it stood when `base` had done them, which therefore runs first.
+training that was killed begins anew. The learning rate is constant and the mean of the last weights
+is scored (`weight_mean`), so a checkpoint is the run that was stopped there: an arm of the
+comparison of objectives is scored after the study's steps and where it stood when `base` had done
+them, which therefore runs first.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def evaluations(arm: Arm, seed: int, settings: Settings) -> list[tuple[int, str]
 
 def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
     """Train into the arm's folder unless that is finished; the exit code of the training."""
+    from bench.study.weight_mean import WeightMean
     from llava.train.arguments import parse_arguments
     from llava.train.checkpoints import write_json
     from llava.train.run_folder import FINISHED_FILE
@@ -96,7 +98,8 @@ def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
     if (folder / FINISHED_FILE).is_file():
         return 0
     clock = step_clock()
-    code = train(parse_arguments(train_options(arm, seed, settings)), [clock])
+    watching = [clock, WeightMean(settings.check_every)]
+    code = train(parse_arguments(train_options(arm, seed, settings)), watching)
     if not code:
         write_json(folder / CLOCK_FILE, {"seconds_per_step": statistics.median(clock.seconds)})
     return code
