@@ -5,8 +5,8 @@
 
 The same as the arms have: samples and their order, batch size, steps, Muon and AdamW with their
 rates, warm-up, the mean of the last weights, the tower's cached features, the projector's first
-weights. Not the same: the target is the report and its end token, without the filled canvas, as left
-to right nothing follows an end.
+weights. Not the same: the target is the report and its end token, without the filled canvas, as
+left to right nothing follows an end.
 """
 
 from __future__ import annotations
