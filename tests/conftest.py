@@ -1,10 +1,6 @@
 """Fixtures that every test may use: tiny real checkpoints and data, made once a session."""
 
 import json
-import resource
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,32 +13,6 @@ torch.set_num_threads(1)  # test processes share the cores; threads waiting on e
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 28
-
-
-class Timed(NamedTuple):
-    """What a command printed, and its seconds of processor time: the clock's are the machine's."""
-
-    output: str
-    seconds: float
-
-
-@pytest.fixture(scope="session")
-def timed_python() -> Callable[..., Timed]:
-    """Runs Python with these arguments at the repository's root; the command has to succeed."""
-
-    def run(*arguments: str) -> Timed:
-        before = _seconds_of_children()
-        command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return Timed(done.stdout, _seconds_of_children() - before)
-
-    return run
-
-
-def _seconds_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 class Backbones(NamedTuple):

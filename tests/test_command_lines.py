@@ -74,6 +74,21 @@ def test_the_benchmarks_help_is_quick_too(name):
     assert "--output" in help_of(f"bench/{name}.py", "run_path")
 
 
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        ("arms", "--seeds"),
+        ("autoregressive", "--stage"),
+        ("gradient_variance", "--draws"),
+        ("pool", "--jobs"),
+        ("report", "--study"),
+        ("run", "--arm"),
+    ],
+)
+def test_nor_does_the_studys_take_long(module, option):
+    assert option in help_of(f"bench.study.{module}", "run_module")
+
+
 def test_every_command_line_of_the_library_is_listed_here():
     found = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")

@@ -110,13 +110,6 @@ def test_the_defaults_are_those_of_the_sampler(asked, tiny_checkpoint, image):
     assert asked[0][1] == SamplingConfig()
 
 
-def test_the_help_answers_in_under_two_seconds(timed_python):
-    done = timed_python("-m", "llava.generate", "--help")
-    assert "Write the report of a chest radiograph (JPEG, PNG or DICOM)" in done.output
-    assert "--indication" in done.output
-    assert done.seconds < 2
-
-
 def test_the_help_and_a_missing_image_import_nothing_heavy():
     script = (
         "import sys\n"
@@ -128,6 +121,8 @@ def test_the_help_and_a_missing_image_import_nothing_heavy():
     )
     arguments = [sys.executable, "-c", script]
     result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "Write the report of a chest radiograph (JPEG, PNG or DICOM)" in result.stdout
+    assert "--indication" in result.stdout
     assert result.stdout.splitlines()[-1] == "2 []"
     assert result.stderr == "error: image 'gone.png' does not exist\n"
 
