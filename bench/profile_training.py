@@ -1,18 +1,22 @@
 """Where a training step's time goes: the operators and the spans of a run under torch's profiler.
 
+    python bench/profile_training.py --run exp/demo/stage2
     python bench/profile_training.py --steps 20 -- OPTIONS OF llava.train.train
 
-Trains as the options say (one process), lets the first steps pass, profiles the next ones, and
-writes what each part takes of a step: `spans` (optimizer, reading data, forward with loss; the
-rest is the backward pass and the Trainer), then the operators by their own time.
+Trains as the run did or as the options say (one process), lets the first steps pass, profiles the
+next ones, and writes what each part takes of a step: `spans` (optimizer, reading data, forward with
+loss; the rest is the backward pass and the Trainer), then the operators by their own time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +35,52 @@ OPERATORS = 15
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
-    args = _parser().parse_args(words[:split])
+    parser = _parser()
+    args = parser.parse_args(words[:split])
     from llava.train.arguments import parse_arguments
+    from llava.train.run_folder import ARGUMENTS_FILE
     from llava.train.train import train
 
-    options = [*words[split + 1 :], "--max_steps", str(SETTLING + args.steps + 1)]
+    if args.run and not (args.run / ARGUMENTS_FILE).is_file():
+        parser.error(f"--run {args.run}: no {ARGUMENTS_FILE} in it; give the folder of a run")
+
     profile = step_profile(args.steps)
-    code = train(parse_arguments(options), [profile])
+    with tempfile.TemporaryDirectory() as folder:
+        options = options_of(args.run, Path(folder)) if args.run else []
+        options += [*words[split + 1 :], "--max_steps", str(SETTLING + args.steps + 1)]
+        code = train(parse_arguments(options), [profile])
     if code == 0:
-        result = summary(profile.events, args.steps, profile.seconds)
+        command = shlex.join(["python", "bench/profile_training.py", *words])
+        result = {"command": command} | summary(profile.events, args.steps, profile.seconds)
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(table(result))
     return code
+
+
+def options_of(run: Path, output: Path) -> list[str]:
+    """What a run was told, as a command line that saves nothing and works in another folder."""
+    from transformers import TrainingArguments
+
+    from llava.train.arguments import GROUPS
+    from llava.train.run_folder import ARGUMENTS_FILE
+
+    recorded = json.loads((run / ARGUMENTS_FILE).read_text(encoding="utf-8"))
+    usual = {
+        each.name: each.default for group in (*GROUPS, TrainingArguments) for each in fields(group)
+    }
+    changed = {
+        name: value
+        for name, value in recorded.items()
+        if name in usual and value != usual[name] and is_plain(value)
+    }
+    changed |= {"output_dir": output, "save_strategy": "no", "report_to": "none"}
+    return [word for name, value in changed.items() for word in (f"--{name}", str(value))]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it can stand on a command line: not None, no collection, no secret left out."""
+    return bool(str(value)) and value != "None" and str(value)[0] not in "{[<"
 
 
 def step_profile(steps: int) -> Any:
@@ -92,7 +129,6 @@ def summary(events: Sequence[Any], steps: int, seconds: float) -> dict[str, Any]
         reverse=True,
     )
     return {
-        "command": "python bench/profile_training.py",
         "steps": steps,
         "step_ms": round(seconds / steps * 1000, 1),
         "spans_ms": spans,
@@ -122,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Behind --: the options of python -m llava.train.train.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("--run", type=Path, help="folder of a run, to train as it did")
     parser.add_argument("--steps", type=int, default=20, help="steps to profile")
     parser.add_argument(
         "--output",

@@ -132,7 +132,7 @@ class RunArguments:
     overwrite: bool = option(False, "delete another run in output_dir first")
 
 
-_GROUPS = (ModelArguments, DataArguments, RunArguments)
+GROUPS = (ModelArguments, DataArguments, RunArguments)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--gradient_accumulation_steps, --bf16 true, --report_to, --deepspeed zero2.json.",
         allow_abbrev=False,
     )
-    for group in _GROUPS:
+    for group in GROUPS:
         section = parser.add_argument_group(group.__doc__)
         for each in fields(group):
             _add_option(section, each)
@@ -199,7 +199,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     if unknown:
         parser.error(_unknown_option(unknown[0], parser, trainer_parser))
     groups = [
-        group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in _GROUPS
+        group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in GROUPS
     ]
     if given.deepspeed:
         # With it accelerate would leave DeepSpeed out, without a word.

@@ -1,5 +1,6 @@
 """The profile of a training step: what is summed, and what is shown of it."""
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,3 +42,28 @@ def test_spans_count_what_is_inside_and_operators_their_own_time(profile_trainin
     shown = profile_training.table(found)
     assert "| Muon | 3.0 | 8% |" in shown
     assert "| mm | 5.0 | 4 |" in shown
+
+
+def test_a_runs_own_options_are_taken_from_its_folder(profile_training, tmp_path):
+    """What was left as usual is left out, and what a command line cannot hold."""
+    recorded = {
+        "learning_rate": 3e-3,
+        "bf16": True,
+        "attention_mode": "prefix",
+        "answer_fill": "canvas",
+        "deepspeed": "None",
+        "hub_token": "<HUB_TOKEN>",
+        "accelerator_config": "{'split_batches': False}",
+        "data_sha256": "101c6e",
+        "output_dir": "exp/stage2",
+    }
+    (tmp_path / "run_arguments.json").write_text(json.dumps(recorded))
+    options = profile_training.options_of(tmp_path, tmp_path / "out")
+    assert dict(zip(options[::2], options[1::2], strict=True)) == {
+        "--learning_rate": "0.003",
+        "--bf16": "True",
+        "--attention_mode": "prefix",
+        "--output_dir": str(tmp_path / "out"),
+        "--save_strategy": "no",
+        "--report_to": "none",
+    }
