@@ -34,6 +34,13 @@ TITLES = {
     "report_nats": "nats per token of the report",
     "time_ratio": "time over the twin's",
 }
+OBJECTIVES = (
+    ("complementary_elbo", "single_elbo"),
+    ("complementary_elbo", "independent_elbo"),
+    ("pairs2_elbo", "complementary_elbo"),
+    ("pairs4_elbo", "complementary_elbo"),
+)
+"""(arm, the arm that it is compared with), in F1 and NELBO."""
 CONTRASTS = (
     ("full, cache only at inference − full", "f1", ("full", "prefix_cache"), ("full", "")),
     ("`fill_tight` − `base`", "omitted_normal", ("fill_tight", ""), ("base", "")),
@@ -192,12 +199,10 @@ def contrasts(results: Results) -> str:
         rows.append(
             ["pairs of objectives that differ", TITLES[metric], f"{differ} of {len(pairs)}"]
         )
-    for arm in ("pairs2_elbo", "pairs4_elbo"):
+    for arm, other in OBJECTIVES:
         for metric in ("f1", "nelbo"):
-            change = results.between(metric, (arm, ""), ("complementary_elbo", ""))
-            rows.append(
-                [f"`{arm}` − `complementary_elbo`", TITLES[metric], show_difference(change)]
-            )
+            change = results.between(metric, (arm, ""), (other, ""))
+            rows.append([f"`{arm}` − `{other}`", TITLES[metric], show_difference(change)])
     for label, metric, one, other in CONTRASTS:
         change = results.between(metric, one, other)
         rows.append([label, TITLES[metric], show_difference(change)])

@@ -62,7 +62,7 @@ launch_training() {
     --model_name_or_path "$LANGUAGE_MODEL" \
     --vision_tower "$VISION_TOWER" \
     --version "${VERSION:-qwen}" \
-    --attention_mode "${ATTENTION_MODE:-full}" \
+    --attention_mode "${ATTENTION_MODE:-prefix}" \
     --loss_weighting "${LOSS_WEIGHTING:-elbo}" \
     --mm_projector_type mlp2x_gelu \
     --mm_vision_select_layer -2 \

@@ -22,6 +22,11 @@ LANGUAGE_MODEL="$CHECKPOINT" VISION_TOWER=""       # a checkpoint has its own to
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 (( NNODES == 1 )) || die "self-distillation runs on one node; NNODES=$NNODES"
 
+# As the checkpoint was trained; anything else would be refused, after hours of writing reports.
+ATTENTION_MODE="${ATTENTION_MODE:-$("$PYTHON" -c \
+  'import json, sys; print(json.load(open(sys.argv[1]))["attention_mode"])' "$CHECKPOINT/config.json" 2>/dev/null)}" \
+  || die "CHECKPOINT=$CHECKPOINT holds no config.json with an attention_mode; give the folder of stage 2"
+
 log "1/3 the model's own reports of the training images"
 MODEL_PATH="$CHECKPOINT" DATA_PATH="$DATA_PATH" IMAGE_FOLDER="$IMAGE_FOLDER" OUTPUT="$REPORTS/evaluation" \
   GEN_LENGTH="$GEN_LENGTH" BLOCK_LENGTH="$BLOCK_LENGTH" GEN_KWARGS="$GEN_KWARGS" \
