@@ -72,6 +72,7 @@ def differences_figure(results: Results) -> Any:
                 )
         axis.axvline(0, color="grey", lw=1)
         axis.set(xlabel=f"{TITLES[metric]} minus base's")
+        axis.locator_params(axis="x", nbins=6)
         axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(arms)), [arm.name for arm in arms])
     return figure
