@@ -285,3 +285,9 @@ def test_the_command_writes_a_corpus_and_prints_the_counts(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in FINDINGS)
     assert (tmp_path / "c" / ANNOTATION).is_file()
+
+
+def test_the_help_names_the_output(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--output" in capsys.readouterr().out
