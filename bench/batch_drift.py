@@ -19,8 +19,8 @@ from pathlib import Path
 from decode_quality import requests_of, write_all
 
 from llava.eval.documents import Document, read_documents
+from llava.eval.metrics.scoring import score_predictions
 from llava.eval.predictions import Prediction
-from llava.eval.scoring import score_predictions
 
 BATCHES = (1, 7, 32)
 SHOWN = ("BLEU-4", "ROUGE-L", "CIDEr")
@@ -56,7 +56,7 @@ def main() -> None:
     import torch
 
     from llava.diffusion.sampler import SamplingConfig
-    from llava.inference import ReportWriter
+    from llava.writing.writer import ReportWriter
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = read_documents(arguments.data_path, arguments.image_folder)[0][: arguments.samples]

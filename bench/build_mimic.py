@@ -2,7 +2,7 @@
 
     python bench/build_mimic.py [--studies 230000] [--output bench/results/build_mimic.json]
 
-Writes synthetic reports in the layout of PhysioNet's raw files (`llava.data.phantom.raw_layout`),
+Writes synthetic reports in the layout of PhysioNet's raw files (`llava.phantom.raw_layout`),
 then runs `python -m llava.data.mimic_cxr build` on them, and the conversion on the annotation file
 that it writes: a sample per image, and a sample per study with all its views and the prior study.
 Each in a process of its own; the seconds are on the clock, and of processor time.
@@ -22,7 +22,7 @@ from figures import show
 
 _RUN = """
 import json, resource, sys, time
-from llava.data.mimic_cxr import main
+from llava.data.mimic_cxr.convert import main
 begin = time.perf_counter()
 status = main(sys.argv[1:])
 seconds = round(time.perf_counter() - begin, 1)
@@ -44,7 +44,7 @@ def run(*flags: str) -> dict[str, object]:
 
 def measure(folder: Path, studies: int) -> dict[str, object]:
     """Of the build and of both conversions; files are written to `folder` first."""
-    from llava.data.phantom import raw_layout as raw
+    from llava.phantom import raw_layout as raw
 
     begin = time.perf_counter()
     raw.write_raw(folder, studies)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llava.diffusion.config import SamplingConfig
     from llava.eval.documents import Document
-    from llava.inference import Report, ReportWriter, Request
+    from llava.writing.writer import Report, ReportWriter, Request
 
 QUALITIES = ("f1", "rouge_l")
 TOLERANCE = 0.01
@@ -145,7 +145,7 @@ def configure(setting: Setting, gen_length: int, block_length: int) -> SamplingC
 
 
 def requests_of(documents: Sequence[Document]) -> list[Request]:
-    from llava.inference import Request
+    from llava.writing.writer import Request
 
     return [
         Request(document.images, document.prompt, seed=index)
@@ -174,8 +174,8 @@ def measure(
     """Decode every document as `setting` says, and score the reports."""
     from llava.diffusion.cache import is_exact, resolve_cache
     from llava.eval.nlg import simple_tokenize
-    from llava.eval.overlap import rouge_l
-    from llava.eval.phantom_findings import findings_in, micro_f1
+    from llava.eval.nlg.overlap import rouge_l
+    from llava.phantom.findings import findings_in, micro_f1
 
     requests = requests_of(documents)
     reports, seconds = write_all(writer, requests, config, batch_size)
@@ -299,7 +299,7 @@ def read_drawn(annotation: Path, ids: Sequence[str]) -> list[frozenset[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     from llava.eval.documents import read_documents
-    from llava.inference import ReportWriter
+    from llava.writing.writer import ReportWriter
 
     documents, _ = read_documents(args.data_path, args.image_folder)
     documents = documents[: args.limit]

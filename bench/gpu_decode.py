@@ -57,7 +57,7 @@ class Sides:
 
     def autoregressive(self, recorded: bool) -> None:
         if recorded and self._recorded is None:
-            from llava.model.language_model.static_step import recorded as record
+            from llava.model.decoding.static_step import recorded as record
 
             self._recorded = record(self.twin.step)
         run = self._recorded if recorded else self.twin.step

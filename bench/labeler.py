@@ -27,8 +27,8 @@ import numpy as np
 
 from llava.data.iu_xray import clean_text
 from llava.eval import labeler
-from llava.eval.agreement import score_counts
 from llava.eval.labeler import label_report
+from llava.eval.metrics.agreement import score_counts
 
 TAGS = {
     "Cardiomegaly": {"Cardiomegaly"},

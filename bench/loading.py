@@ -34,7 +34,7 @@ ROUNDS = 3
 _START = """
 import json, resource, sys, time
 begin = time.perf_counter()
-from llava.data.entries import load_entries
+from llava.data.samples.reading import load_entries
 entries = load_entries(sys.argv[1], ".")
 loaded = time.perf_counter() - begin
 cpu = time.process_time()
@@ -97,7 +97,7 @@ def draw_pictures(folder: Path) -> Path:
 
 
 def sample(name: str, image: str, answer: str) -> dict[str, object]:
-    from llava.data.records import to_conversation
+    from llava.data.conversion.studies import to_conversation
 
     return to_conversation(name, image, answer, {"indication": answer[:80]})
 
@@ -131,7 +131,7 @@ def measure_samples(folder: Path) -> dict[str, object]:
 def samples_per_second(folder: Path, names: Sequence[str], processor: Any) -> float:
     """load_image and process_images of every picture; per second of processor time, so that what
     else runs on the machine does not count."""
-    from llava.mm_utils import load_image, process_images
+    from llava.images.loading import load_image, process_images
 
     begin = time.process_time()
     for name in names:

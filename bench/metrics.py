@@ -18,8 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from llava.eval.metrics.scoring import score_predictions
 from llava.eval.predictions import Prediction
-from llava.eval.scoring import score_predictions
 
 _FINDINGS = (
     *("pleural effusion", "pneumothorax", "focal consolidation", "pulmonary edema", "cardiomegaly"),

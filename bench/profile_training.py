@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(words[:split])
     from llava.train.arguments import parse_arguments
-    from llava.train.run_folder import ARGUMENTS_FILE
+    from llava.train.run.folder import ARGUMENTS_FILE
     from llava.train.train import train
 
     if args.run and not (args.run / ARGUMENTS_FILE).is_file():
@@ -63,7 +63,7 @@ def options_of(run: Path, output: Path) -> list[str]:
     from transformers import TrainingArguments
 
     from llava.train.arguments import GROUPS
-    from llava.train.run_folder import ARGUMENTS_FILE
+    from llava.train.run.folder import ARGUMENTS_FILE
 
     recorded = json.loads((run / ARGUMENTS_FILE).read_text(encoding="utf-8"))
     usual = {

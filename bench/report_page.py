@@ -37,7 +37,7 @@ _BLOCK = 16
 
 def mock_run(folder: Path, reports: int, image_size: int, seed: int = 0) -> Path:
     """Makes and returns the folder of an evaluation: a mock model on phantoms, images included."""
-    from llava.data.phantom.corpus import ANNOTATION, CorpusConfig, write_corpus
+    from llava.phantom.corpus import ANNOTATION, CorpusConfig, write_corpus
 
     phantoms = folder / "phantom"
     write_corpus(phantoms, CorpusConfig(0, 0, reports, image_size, seed), workers=1)

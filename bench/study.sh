@@ -74,7 +74,7 @@ PICTURE=$((IMAGE_SIZE > 128 ? IMAGE_SIZE : 128))
 CORPUS="seed=$CORPUS_SEED cases=$TRAIN_CASES tests=$TESTS size=$PICTURE"
 if ! made corpus "$CORPUS"; then
   log "1/4 corpus: $TRAIN_CASES hard phantoms"
-  "$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --difficulty hard --size "$PICTURE" \
+  "$PYTHON" -m llava.phantom --output "$PHANTOM" --overwrite --difficulty hard --size "$PICTURE" \
     --seed "$CORPUS_SEED" --train "$TRAIN_CASES" --val 64 --test "$TESTS" --workers "$(cores)"
   "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
     --image-root "$PHANTOM" --output "$STUDY/data" --overwrite
@@ -87,7 +87,7 @@ pretrain() {
   local settings="$CORPUS epochs=$epochs width=$WIDTH layers=$LAYERS image=$IMAGE_SIZE"
   if made "$part" "$settings"; then return; fi
   rm -rf "$STUDY/backbones/$part"
-  "$PYTHON" -m llava.train.demo_backbones "$part" --data-path "$STUDY/data/train_llave_llada.json" \
+  "$PYTHON" -m llava.phantom.backbones "$part" --data-path "$STUDY/data/train_llave_llada.json" \
     --image-folder "$PHANTOM" --output "$STUDY/backbones/$part" --epochs "$epochs" \
     --width "$WIDTH" --layers "$LAYERS" --image-size "$IMAGE_SIZE" \
     "${PRECISION[@]}" &>"$LOGS/backbone_$part.log"

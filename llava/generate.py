@@ -103,8 +103,8 @@ def _write(args: argparse.Namespace) -> str:
         raise ValueError("--output, --image-folder and --overwrite go with --input, not --image")
     if not args.image.is_file():
         raise FileNotFoundError(f"image {str(args.image)!r} does not exist")
-    from llava.data.records import human_turn
-    from llava.inference import ReportWriter, Request
+    from llava.data.conversion.studies import human_turn
+    from llava.writing.writer import ReportWriter, Request
 
     sampling = _sampling(args)
     writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
@@ -118,13 +118,13 @@ def _write_many(args: argparse.Namespace) -> int:
         raise ValueError("--input needs --output, the JSON-lines file for the reports")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size} is not positive; try 8")
-    from llava.generate_items import other_files, read_items
+    from llava.writing.items import other_files, read_items
 
     items = read_items(args.input, args.image_folder, _context(args))
     print(f"{len(items)} items in {args.input}{other_files(args.input, items)}", file=sys.stderr)
-    from llava.generate_many import write_many
-    from llava.inference import ReportWriter
-    from llava.report_log import ReportLog
+    from llava.writing.report_log import ReportLog
+    from llava.writing.many import write_many
+    from llava.writing.writer import ReportWriter
 
     sampling = _sampling(args)
     with ReportLog(args.output, _decisive(args, asdict(sampling)), args.overwrite) as log:

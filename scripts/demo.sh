@@ -27,7 +27,7 @@ stage() { log "$(printf '%4d s' "$SECONDS")  $1"; }
 rm -rf "$DEMO/stage1" "$DEMO/stage2" "$DEMO/evaluation" "$DEMO/evaluation_blank"
 
 stage "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
-"$PYTHON" -m llava.data.phantom --output "$PHANTOM" --overwrite --seed "$SEED" --size 128 \
+"$PYTHON" -m llava.phantom --output "$PHANTOM" --overwrite --seed "$SEED" --size 128 \
   --train "$TRAIN_CASES" --val 100 --test "$TEST_CASES" --workers "$NPROC"
 "$PYTHON" -m llava.data.mimic_cxr --annotation "$PHANTOM/annotation_with_clinic_info.json" \
   --image-root "$PHANTOM" --output "$DEMO/data" --overwrite
@@ -46,7 +46,7 @@ pretrain() {
     return
   fi
   rm -rf "$folder"
-  "$PYTHON" -m llava.train.demo_backbones "$part" --data-path "$DATA_PATH" \
+  "$PYTHON" -m llava.phantom.backbones "$part" --data-path "$DATA_PATH" \
     --image-folder "$IMAGE_FOLDER" --output "$folder" "${settings[@]}" "${PRECISION[@]}"
   echo "$made" >"$folder/made"
 }
@@ -76,7 +76,7 @@ OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-2}" 
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
 stage "5/6 evaluation: the test phantoms, then the same prompts with a blank image"
-"$PYTHON" -m llava.data.phantom.blank --data-path "$DEMO/data/test_llave_llada.json" \
+"$PYTHON" -m llava.phantom.blank --data-path "$DEMO/data/test_llave_llada.json" \
   --output "$DEMO/blank"
 evaluate() {
   NPROC=$((NPROC > 1 ? NPROC / 2 : 1)) BATCH_SIZE=40 \
@@ -93,7 +93,7 @@ evaluate "$DEMO/data/test_llave_llada.json" "$PHANTOM" "$DEMO/evaluation" \
 wait "$blank" || die "the evaluation with a blank image failed: $(tail -n 20 "$BLANK_LOG")"
 
 stage "6/6 findings: what the reports say against what was drawn"
-"$PYTHON" -m llava.eval.phantom_results --run "$DEMO/evaluation" --blank "$DEMO/evaluation_blank" \
+"$PYTHON" -m llava.phantom.results --run "$DEMO/evaluation" --blank "$DEMO/evaluation_blank" \
   --annotation "$PHANTOM/annotation_with_clinic_info.json" --image-folder "$PHANTOM" \
   --output "$DEMO" --seconds "$SECONDS"
 log "results: $DEMO/results.json   examples: $DEMO/examples.png   page: $DEMO/evaluation/report.html"

@@ -74,16 +74,16 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_dataset: TinyDataset):
     """A fresh byte-level BPE in Qwen's format, without a mask token."""
-    from llava.data.entries import load_entries
-    from llava.train.demo_backbones.language import tokenizer_texts, train_tokenizer
+    from llava.data.samples.reading import load_entries
+    from llava.phantom.backbones.language import tokenizer_texts, train_tokenizer
 
     return train_tokenizer(tokenizer_texts(load_entries(*tiny_dataset)), merges=60)
 
 
 @pytest.fixture(scope="session")
 def tiny_backbones(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer) -> Backbones:
-    from llava.train.demo_backbones.language import new_language_model, save_language_model
-    from llava.train.demo_backbones.vision import new_image_processor, new_vision_model
+    from llava.phantom.backbones.language import new_language_model, save_language_model
+    from llava.phantom.backbones.vision import new_image_processor, new_vision_model
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny_backbones")

@@ -9,7 +9,7 @@ from PIL import Image
 from llava.constants import ASSISTANT_PROMPT
 from llava.diffusion.sampler import SamplingConfig
 from llava.generate import main
-from llava.inference import Report, ReportWriter, Request
+from llava.writing.writer import Report, ReportWriter, Request
 
 FAST = ("--device", "cpu", "--gen-length", "8", "--steps", "2")
 

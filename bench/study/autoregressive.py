@@ -72,7 +72,7 @@ def run(settings: Settings, seed: int) -> None:
     if not waiting:
         return
     from bench.study.autoregressive_train import train
-    from llava.train.run_folder import FINISHED_FILE
+    from llava.train.run.folder import FINISHED_FILE
 
     train(settings, seed)
     base = settings.run_folder(BASE, seed)
@@ -158,7 +158,7 @@ class Comparison:
         """Nats per token of the validation reports: the twin's, and the bound on the other's."""
         from bench.study.autoregressive_decode import causal_nats, diffusion_nats
         from bench.study.autoregressive_train import entries_of, reports
-        from llava.data.dataset import AnswerFill
+        from llava.data.samples.dataset import AnswerFill
 
         entries = entries_of(self.settings, "val")
         fill = AnswerFill("canvas", self.settings.canvas, self.seed)

@@ -19,18 +19,18 @@ from bench.study.autoregressive_model import CausalTwin, Rules
 from bench.study.autoregressive_train import UpToEnd, model_inputs
 from llava.constants import END_OF_TEXT, IGNORE_INDEX, IM_END
 from llava.conversation import decode_answer, token_id
-from llava.data.dataset import Collator
-from llava.train.evaluation import elbo_weighting
+from llava.data.samples.dataset import Collator
 from llava.train.noise import evaluation_times, training_noise
+from llava.train.validation import elbo_weighting
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from llava.data.dataset import ReportDataset
+    from llava.data.samples.dataset import ReportDataset
     from llava.diffusion.config import SamplingConfig
-    from llava.inference import ReportWriter, Request
     from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
+    from llava.writing.writer import ReportWriter, Request
 
 NELBO_DRAWS = 8
 _BATCH = 40

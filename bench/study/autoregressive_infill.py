@@ -19,16 +19,16 @@ import torch
 
 from bench.study.autoregressive_decode import Side, Written
 from bench.study.autoregressive_model import CausalTwin, Rules
-from llava.eval.phantom_findings import findings_in, micro_f1
-from llava.infill import INNER, INNER_SPACE, Blank, Template, forbidden_tokens
-from llava.train.demo_backbones.vision import sentences
+from llava.phantom.backbones.vision import sentences
+from llava.phantom.findings import findings_in, micro_f1
+from llava.writing.templates import INNER, INNER_SPACE, Blank, Template, forbidden_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from llava.diffusion.config import SamplingConfig
-    from llava.inference import Report, ReportWriter, Request
+    from llava.writing.writer import Report, ReportWriter, Request
 
 NORMAL = frozenset({"normal"})
 LONGEST = 32

@@ -35,8 +35,8 @@ from bench.study.run import CLOCK_FILE, step_clock
 from bench.study.weight_mean import WeightMean
 from llava.constants import IM_END
 from llava.conversation import token_id
-from llava.data.dataset import AnswerFill, Collator, ReportDataset
-from llava.data.entries import load_entries
+from llava.data.samples.dataset import AnswerFill, Collator, ReportDataset
+from llava.data.samples.reading import load_entries
 from llava.model.builder import (
     PROJECTOR_FILE,
     Loaded,
@@ -45,22 +45,22 @@ from llava.model.builder import (
     load_tokenizer,
 )
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
-from llava.train.batches import DrawnSamples, EpochLoader, GlobalBatches, Share, ShareSampler
-from llava.train.checkpoints import write_json
-from llava.train.demo_backbones.language import (
+from llava.phantom.backbones.language import (
     PRETRAINING_FILE,
     fit_language,
     note_pretraining,
     notes_dataset,
     start_as_identity,
 )
-from llava.train.denormals import flushed
+from llava.train.batches import DrawnSamples, EpochLoader, GlobalBatches, Share, ShareSampler
 from llava.train.feature_cache import TowerReader, open_store
 from llava.train.optimizers import LearningRates, build_optimizer
-from llava.train.progress import ProgressBar
+from llava.train.optimizers.denormals import flushed
+from llava.train.run.checkpoints import write_json
+from llava.train.watch.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from llava.data.entry import Entry
+    from llava.data.samples.entry import Entry
     from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 
 RATES = LearningRates(

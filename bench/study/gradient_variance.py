@@ -41,8 +41,8 @@ class Batches:
     """Fixed batches of training samples before a trained model, the tower's features kept."""
 
     def __init__(self, loaded: Loaded, args: argparse.Namespace) -> None:
-        from llava.data.dataset import AnswerFill, Collator, ReportDataset
-        from llava.data.entries import load_entries
+        from llava.data.samples.dataset import AnswerFill, Collator, ReportDataset
+        from llava.data.samples.reading import load_entries
 
         self.model, self.args = loaded.model, args
         wanted = args.batches * args.batch_size
@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from llava.model.builder import load_pretrained_model
-    from llava.train.checkpoints import write_json
-    from llava.train.denormals import flushed
+    from llava.train.optimizers.denormals import flushed
+    from llava.train.run.checkpoints import write_json
 
     try:
         loaded = load_pretrained_model(

@@ -27,7 +27,7 @@ from bench.study.records import Record, exists, read_record, record_path
 
 if TYPE_CHECKING:
     from llava.eval.documents import Document
-    from llava.inference import ReportWriter, Request
+    from llava.writing.writer import ReportWriter, Request
 
 BLOCK_LENGTH, THRESHOLD, DECODE_BATCH = 8, 0.9, 40
 """How every report of the study is decoded, at least two tokens a pass."""
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cache_features(settings: Settings) -> int:
     """What the frozen tower makes of every training image, before jobs would do it at once."""
-    from llava.data.entries import load_entries
+    from llava.data.samples.reading import load_entries
     from llava.train.arguments import parse_arguments
     from llava.train.train import build_model, stored_views
 
@@ -90,8 +90,8 @@ def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
     """Train into the arm's folder unless that is finished; the exit code of the training."""
     from bench.study.weight_mean import WeightMean
     from llava.train.arguments import parse_arguments
-    from llava.train.checkpoints import write_json
-    from llava.train.run_folder import FINISHED_FILE
+    from llava.train.run.checkpoints import write_json
+    from llava.train.run.folder import FINISHED_FILE
     from llava.train.train import train
 
     folder = settings.run_folder(arm.name, seed)
@@ -151,7 +151,7 @@ def seconds_per_step(folder: Path) -> float:
 
 def load_writer(folder: Path, settings: Settings, dtype: str | None = None) -> ReportWriter:
     """dtype: as `load_pretrained_model` has it, by default fp32 on a CPU and bf16 on a GPU."""
-    from llava.inference import ReportWriter
+    from llava.writing.writer import ReportWriter
 
     return ReportWriter.from_pretrained(folder, device=settings.device, dtype=dtype)
 
@@ -199,8 +199,8 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
 def test_phantoms(settings: Settings) -> tuple[list[Document], list[frozenset[str]]]:
     """The first `tests` test phantoms, and what was drawn in each."""
     from bench.decode_quality import read_drawn
-    from llava.data.phantom.corpus import ANNOTATION
     from llava.eval.documents import read_documents
+    from llava.phantom.corpus import ANNOTATION
 
     images = settings.study / "phantom"
     documents, _ = read_documents(settings.study / "data/test_llave_llada.json", images)
@@ -209,7 +209,7 @@ def test_phantoms(settings: Settings) -> tuple[list[Document], list[frozenset[st
 
 
 def without_context(request: Request) -> Request:
-    from llava.data.context import split_context
+    from llava.data.samples.context_dropout import split_context
 
     return replace(request, prompt=split_context(request.prompt)[0])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llava.eval.documents import Document
-    from llava.inference import Report
+    from llava.writing.writer import Report
 
 _HEART = re.compile(r"\b(?:heart|cardiac|cardiomediastinal|cardiomegaly)\b", re.IGNORECASE)
 _LUNGS = re.compile(r"\blungs?\b", re.IGNORECASE)
@@ -41,10 +41,10 @@ def score_texts(
     references: Sequence[str], drawn: Sequence[frozenset[str]], texts: Sequence[str]
 ) -> dict[str, float]:
     """What the texts alone tell, whoever wrote them."""
-    from llava.eval.health import repetition
+    from llava.eval.metrics.health import repetition
     from llava.eval.nlg import simple_tokenize
-    from llava.eval.overlap import rouge_l
-    from llava.eval.phantom_findings import findings_in, micro_f1
+    from llava.eval.nlg.overlap import rouge_l
+    from llava.phantom.findings import findings_in, micro_f1
 
     pairs = zip(texts, references, strict=True)
     words = [(len(text.split()), len(gold.split())) for text, gold in pairs]
@@ -71,7 +71,7 @@ def omitted_normal(references: Sequence[str], texts: Sequence[str]) -> float:
 
 def normal_in(text: str) -> frozenset[str]:
     """Kinds of finding that the text denies, and `heart` or `lungs` where it calls them normal."""
-    from llava.eval.phantom_findings import denied_in, findings_in
+    from llava.phantom.findings import denied_in, findings_in
 
     heart = _HEART.search(text) and "cardiomegaly" not in findings_in(text)
     lungs = _CLEAR_LUNGS.search(text)
@@ -80,7 +80,7 @@ def normal_in(text: str) -> frozenset[str]:
 
 def spoken_of(text: str) -> frozenset[str]:
     """Kinds of finding that the text speaks of, and `heart` or `lungs` where it names them."""
-    from llava.eval.phantom_findings import mentioned_in
+    from llava.phantom.findings import mentioned_in
 
     named = (("heart", _HEART.search(text)), ("lungs", _LUNGS.search(text)))
     return mentioned_in(text) | {name for name, is_so in named if is_so}

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from llava.data.cleaning import one_line, present_text, shown
-from llava.data.conversion import (
+from llava.data.conversion.cleaning import one_line, present_text, shown
+from llava.data.conversion.command import (
     Source,
     add_options,
     add_section,
@@ -25,10 +25,10 @@ from llava.data.conversion import (
     patients_apart,
     run_conversion,
 )
-from llava.data.records import Study
-from llava.data.splits import split_name
-from llava.data.tables import read_rows
-from llava.data.views import add_view, check_view, views_apart
+from llava.data.conversion.csv_rows import read_rows
+from llava.data.conversion.splits import split_name
+from llava.data.conversion.studies import Study
+from llava.data.conversion.view_filter import add_view, check_view, views_apart
 
 CONTEXT_COLUMNS = {
     "comparison": ("section_comparison",),

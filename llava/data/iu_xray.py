@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.cleaning import present_text, remove_marks, shown
-from llava.data.conversion import (
+from llava.data.conversion.cleaning import present_text, remove_marks, shown
+from llava.data.conversion.command import (
     Source,
     add_options,
     add_section,
@@ -28,10 +28,10 @@ from llava.data.conversion import (
     locator,
     run_conversion,
 )
-from llava.data.records import Locate, Study
-from llava.data.splits import split_of
-from llava.data.tables import read_rows
-from llava.data.views import add_view, check_view, views_apart
+from llava.data.conversion.csv_rows import read_rows
+from llava.data.conversion.splits import split_of
+from llava.data.conversion.studies import Locate, Study
+from llava.data.conversion.view_filter import add_view, check_view, views_apart
 
 REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")

@@ -24,12 +24,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.data.cleaning import shown
-from llava.data.entry import read_entries
-from llava.data.json_stream import read_list
-from llava.data.mixture import is_mixture
-from llava.data.writer import whole_file, write_list
-from llava.mm_utils import load_image, load_image_processor, resolve_image_path
+from llava.data.conversion.cleaning import shown
+from llava.data.conversion.output import whole_file, write_list
+from llava.data.samples.entry import read_entries
+from llava.data.samples.json_stream import read_list
+from llava.data.samples.mixture import is_mixture
+from llava.images.loading import load_image, load_image_processor, resolve_image_path
 
 if TYPE_CHECKING:
     from PIL import Image

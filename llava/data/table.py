@@ -16,11 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import CLINICAL_FIELDS
-from llava.data.cleaning import one_line, present_text, shown
-from llava.data.conversion import Source, add_options, locator, patients_apart, run_conversion
-from llava.data.records import Study
-from llava.data.splits import split_name, split_of
-from llava.data.tables import open_text, read_rows
+from llava.data.conversion.cleaning import one_line, present_text, shown
+from llava.data.conversion.command import (
+    Source,
+    add_options,
+    locator,
+    patients_apart,
+    run_conversion,
+)
+from llava.data.conversion.csv_rows import open_text, read_rows
+from llava.data.conversion.splits import split_name, split_of
+from llava.data.conversion.studies import Study
 
 _SUFFIXES = (".jsonl", ".ndjson")
 

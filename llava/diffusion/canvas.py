@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llava.diffusion.config import SamplingConfig
-from llava.diffusion.infill import FREE, Scaffold
+from llava.diffusion.scaffold import FREE, Scaffold
 from llava.diffusion.schedule import transfer_schedule
 
 

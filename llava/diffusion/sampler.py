@@ -16,9 +16,9 @@ from torch import Tensor
 from llava.diffusion.acceptance import accept, consider, doubtful
 from llava.diffusion.canvas import Canvas
 from llava.diffusion.config import SamplingConfig
-from llava.diffusion.infill import Scaffold
 from llava.diffusion.masking import row_seed
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions, Step
+from llava.diffusion.scaffold import Scaffold
 
 __all__ = ["DecodeOptions", "Decoded", "Denoiser", "SamplingConfig", "Step", "denoise"]
 

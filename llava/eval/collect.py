@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.eval.baselines import BASELINES, NAMES
 from llava.eval.documents import Document
-from llava.eval.launch import LOG_FILE, PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+from llava.eval.lmms_run import LOG_FILE, PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+from llava.eval.metrics.baselines import BASELINES, NAMES
+from llava.eval.metrics.scoring import Nested, Scored
 from llava.eval.predictions import (
     PREDICTIONS_FILE,
     Prediction,
@@ -23,7 +24,6 @@ from llava.eval.predictions import (
     refuse,
     write_predictions,
 )
-from llava.eval.scoring import Nested, Scored
 
 RESULTS_FILE = "results.json"
 _SHOWN_CLINICAL = ("micro_14/f1", "micro_5/f1", "macro_14", "macro_5")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llava.eval.metrics.significance import Additive, Difference
     from llava.eval.predictions import Prediction
-    from llava.eval.significance import Additive, Difference
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare_runs(run_a: Path, run_b: Path, resamples: int) -> dict[str, Difference]:
     """By path of the metric. Raises ValueError unless both predict the same samples."""
+    from llava.eval.metrics.significance import compare_metrics
     from llava.eval.predictions import read_predictions
-    from llava.eval.significance import compare_metrics
 
     if resamples < 1:
         raise ValueError(f"--resamples={resamples} is not positive; 1000 is usual")
@@ -69,9 +69,9 @@ def _metrics(run: Path, predictions: Sequence[Prediction]) -> dict[str, Additive
     """By path; without the health of the references, which two runs share. Metrics of others
     where they were scored report by report."""
     from llava.eval.external_scores import read_scores
-    from llava.eval.health import health_metrics
-    from llava.eval.scoring import statistics
-    from llava.eval.significance import mean_of_scored
+    from llava.eval.metrics.health import health_metrics
+    from llava.eval.metrics.scoring import statistics
+    from llava.eval.metrics.significance import mean_of_scored
 
     sound = health_metrics(predictions).items()
     texts = {f"health/{name}": metric for name, metric in sound if "reference" not in name}

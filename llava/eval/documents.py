@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from llava.constants import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
-    from llava.data.entry import Entry
+    from llava.data.samples.entry import Entry
 
 DOCUMENTS_FILE = "documents.jsonl"
 """The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
@@ -66,7 +66,7 @@ def read_documents(
     image_folder: needed for a JSON; a YAML names its own.
     Raises ValueError or FileNotFoundError naming the file, the entry, the field and the remedy.
     """
-    from llava.data.entries import load_entries
+    from llava.data.samples.reading import load_entries
 
     entries = load_entries(data_path, image_folder)
     documents = [_document(entry) for entry in entries]
@@ -104,8 +104,8 @@ def read_written_documents(folder: Path) -> list[Document]:
 
 
 def _document(entry: Entry) -> Document:
-    from llava.data.entry import study_in_path
-    from llava.mm_utils import resolve_image_path
+    from llava.data.samples.entry import study_in_path
+    from llava.images.loading import resolve_image_path
 
     if len(entry.messages) != 2:
         raise ValueError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
     from llava.eval.documents import Document, Source
     from llava.eval.protocol import DatasetTask
-    from llava.eval.run import Plan, TrainingSplit
+    from llava.eval.steps import Plan, TrainingSplit
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _LENGTHS = ("gen_length", "block_length", "steps")
@@ -31,8 +31,8 @@ _TEXTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    from llava.command_line import sigterm_unwinds
     from llava.eval.collect import EvaluationError
-    from llava.interruption import sigterm_unwinds
 
     try:
         with sigterm_unwinds():  # `launch` ends the child processes on its way out
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Raises ValueError on what the user can mend, EvaluationError when the run itself failed."""
-    from llava.eval import collect, documents, protocol, report_page, run
+    from llava.eval import collect, documents, protocol, report_page
+    from llava.eval import steps as run
 
     _check_registered()
     task = protocol.read_task(arguments.task)
@@ -79,7 +80,7 @@ def _plan(
     stated: dict[str, str],
     image_folder: Path | None,
 ) -> "Plan":
-    from llava.eval.run import Plan
+    from llava.eval.steps import Plan
 
     model_path = arguments.model_path.resolve()
     if not (model_path / "config.json").is_file():
@@ -128,10 +129,10 @@ def _training_split(
     arguments: argparse.Namespace, image_folder: Path | None
 ) -> "TrainingSplit | None":
     """image_folder: of the evaluated data, where a training JSON without its own also starts."""
-    from llava.data.mixture import is_mixture
-    from llava.eval.baselines import NEAREST, NORMAL
+    from llava.data.samples.mixture import is_mixture
     from llava.eval.documents import read_documents
-    from llava.eval.run import TrainingSplit
+    from llava.eval.metrics.baselines import NEAREST, NORMAL
+    from llava.eval.steps import TrainingSplit
 
     needing = [name for name in arguments.baselines if name in (NORMAL, NEAREST)]
     if not needing:
@@ -182,7 +183,7 @@ def _check_registered() -> None:
     from importlib.metadata import entry_points
     from importlib.util import find_spec
 
-    from llava.eval.launch import MODEL, TASKS_FOLDER
+    from llava.eval.lmms_run import MODEL, TASKS_FOLDER
 
     if find_spec("lmms_eval") is None:
         raise ValueError("lmms-eval is not installed; run init_env.sh, or install the extra `eval`")
@@ -197,7 +198,7 @@ def _check_registered() -> None:
 
 
 def _warn_without_java() -> None:
-    from llava.eval import java
+    from llava.eval.nlg import java
 
     if java.find_java() is None:
         print(
@@ -208,7 +209,7 @@ def _warn_without_java() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from llava.eval.baselines import BASELINES
+    from llava.eval.metrics.baselines import BASELINES
 
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.evaluate",

@@ -28,7 +28,7 @@ from llava.eval.external_scores import METRICS, ExternalScore, digest, write_sco
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 
 if TYPE_CHECKING:
-    from llava.eval.significance import Additive
+    from llava.eval.metrics.significance import Additive
 
 
 class UnavailableError(RuntimeError):
@@ -67,9 +67,9 @@ def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """F1 of CheXbert's labels, counted as `clinical` counts those of this project's labeler."""
     import numpy as np
 
-    from llava.eval.clinical import POLICIES, agreement
     from llava.eval.labeler import FINDINGS, UNCERTAIN
-    from llava.eval.scoring import clinical_metrics
+    from llava.eval.metrics.clinical import POLICIES, agreement
+    from llava.eval.metrics.scoring import clinical_metrics
 
     labeler = _load("chexbert", module.F1CheXbert)
     if tuple(labeler.target_names) != FINDINGS:
@@ -99,7 +99,7 @@ def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
 def _radgraph(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """RadGraph F1 of the original model; the main value is `partial`, entities with relations."""
-    from llava.eval.significance import mean_of
+    from llava.eval.metrics.significance import mean_of
 
     scorer = _load("radgraph", module.F1RadGraph, reward_level="all", model_type="radgraph")
     references = [p.reference.strip() for p in predictions]
@@ -114,7 +114,7 @@ def _radgraph(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
 def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """RadCliQ-v1 as the mean over reports; the package's own aggregate is 1 over that mean."""
-    from llava.eval.significance import mean_of
+    from llava.eval.metrics.significance import mean_of
 
     # radeval 2.2.1 imports parts of itself by an older spelling of its name
     sys.modules.setdefault("RadEval", module)
@@ -161,8 +161,8 @@ def _result(
     per_sample: Sequence[float] = (),
 ) -> ExternalScore:
     """drawn: the values by path, as functions of the scored reports, for the intervals."""
-    from llava.eval.scoring import nested
-    from llava.eval.significance import intervals
+    from llava.eval.metrics.scoring import nested
+    from llava.eval.metrics.significance import intervals
 
     _check_finite(metric, values)
     package = ADAPTERS[metric].package

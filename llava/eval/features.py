@@ -25,7 +25,7 @@ def tower_features(
     import torch
     from tqdm import tqdm
 
-    from llava.mm_utils import load_image, process_images
+    from llava.images.loading import load_image, process_images
     from llava.model.builder import load_pretrained_model
 
     _, model, image_processor, _ = load_pretrained_model(model_path, device=device)

@@ -19,7 +19,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from llava.constants import IMAGE_PLACEHOLDER
-from llava.eval.launch import MODEL
+from llava.eval.lmms_run import MODEL
 from llava.eval.predictions import Prediction, PredictionLog, token_texts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
     from llava.diffusion.sampler import SamplingConfig
-    from llava.inference import Report, ReportWriter, Request
+    from llava.writing.writer import Report, ReportWriter, Request
 
 _INJECTED_UNTIL = ["\n\n"]
 """What lmms-eval stops at when a task says nothing: it would cut a report of several paragraphs."""
@@ -107,7 +107,7 @@ class LlavaOnevisionQwen(lmms):
         from accelerate import PartialState
         from lmms_eval.utils import simple_parse_args_string
 
-        from llava.inference import ReportWriter
+        from llava.writing.writer import ReportWriter
 
         extra = {
             key: value for key, value in (additional_config or {}).items() if value is not None
@@ -169,7 +169,7 @@ class LlavaOnevisionQwen(lmms):
         return self.task_dict[task][split][doc_id]
 
     def _request(self, instance: Instance) -> "Request":
-        from llava.inference import Request
+        from llava.writing.writer import Request
 
         prompt, _, doc_to_visual, doc_id, *_ = instance.args
         images = tuple(doc_to_visual(self._document(instance)))

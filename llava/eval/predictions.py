@@ -34,7 +34,7 @@ class Prediction:
     study_id: what the bootstrap draws; the images of one study share it.
     ended: whether the model ended the text itself. nfe: denoising passes.
     tokens: the text of each emitted token, the end token included; joined they are the decoded
-    text. confidence, decided_at: of each of them, as in `llava.inference.Report`.
+    text. confidence, decided_at: of each of them, as in `llava.writing.writer.Report`.
     """
 
     id: str

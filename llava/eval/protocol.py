@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.launch import TASKS_FOLDER
-from llava.spelling import hint
+from llava.command_line import hint
+from llava.eval.lmms_run import TASKS_FOLDER
 
 NOT_STATED = "not stated"
 SPLITS = ("train", "val", "test")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.clinical import POLICIES
+from llava.eval.metrics.clinical import POLICIES
 
 PAGE_FILE = "report.html"
 GALLERY = 500

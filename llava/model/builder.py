@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
-from llava.mm_utils import load_image_processor
-from llava.model.image_checks import check_image_processor, check_layout, line_break_id
+from llava.images.loading import load_image_processor
+from llava.model.compatibility import check_image_processor, check_layout, line_break_id
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
     Qwen3DiffusionConfig,

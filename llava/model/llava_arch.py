@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.image_layout import Tiling
+from llava.images.layout import Tiling
 
 
 @dataclass(frozen=True)

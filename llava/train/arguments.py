@@ -11,7 +11,7 @@ import os
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from llava.spelling import nearest
+from llava.command_line import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from llava.constants import IGNORE_INDEX
-from llava.data.dataset import Collator, ReportDataset
+from llava.data.samples.dataset import Collator, ReportDataset
 from llava.diffusion.masking import row_seed
 from llava.train.length_groups import group_by_length
 

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
-from llava.data.dataset import ReportDataset
-from llava.data.entry import Entry, read_entries
-from llava.data.mixture import is_mixture, read_mixture
-from llava.train.processes import gathered
+from llava.data.samples.dataset import ReportDataset
+from llava.data.samples.entry import Entry, read_entries
+from llava.data.samples.mixture import is_mixture, read_mixture
+from llava.train.run.processes import gathered
 
 _AT_ONCE = 8
 File = tuple[Path, str | Path | None]

@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llava.mm_utils import load_image, picture_sizes, process_images, resolve_image_path
-from llava.train.processes import barrier
+from llava.images.loading import load_image, picture_sizes, process_images, resolve_image_path
+from llava.train.run.processes import barrier
 
 if TYPE_CHECKING:
-    from llava.data.entry import Entry
+    from llava.data.samples.entry import Entry
     from llava.model.builder import Loaded
 
 _CHECKED = 2

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.train import exits
+from llava.train.run import exits
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -59,7 +59,7 @@ def exit_code(failures: Mapping[int, ProcessFailure]) -> int:
 
 def was_saved(argv: Sequence[str]) -> bool:
     """Whether the run left word that it saved itself after the signal."""
-    from llava.train.run_folder import INTERRUPTED_FILE
+    from llava.train.run.folder import INTERRUPTED_FILE
 
     if "--output_dir" not in argv[:-1]:
         return False

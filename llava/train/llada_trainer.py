@@ -17,7 +17,6 @@ from transformers.trainer_utils import EvalLoopOutput
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.masking import Noise
 from llava.model.builder import Loaded
-from llava.train import checkpoints
 from llava.train.batches import (
     EXTRA_FIELDS,
     DrawnSamples,
@@ -27,19 +26,20 @@ from llava.train.batches import (
     ShareSampler,
     WeighingCollator,
 )
-from llava.train.evaluation import validation_loss
-from llava.train.exits import CheckpointError
-from llava.train.guard import (
+from llava.train.noise import stratified_step_times, training_noise
+from llava.train.optimizers import LearningRates, build_optimizer
+from llava.train.run import checkpoints
+from llava.train.run.exits import CheckpointError
+from llava.train.run.guard import (
     StepGuard,
     StopRequest,
     end_workers_at_exit,
     leave_signals_to_the_parent,
 )
-from llava.train.monitor import Monitor
-from llava.train.noise import stratified_step_times, training_noise
-from llava.train.optimizers import LearningRates, build_optimizer
-from llava.train.processes import barrier, gathered, total
+from llava.train.run.processes import barrier, gathered, total
 from llava.train.saved_parts import SavedParts
+from llava.train.validation import validation_loss
+from llava.train.watch.metrics import Monitor
 
 logger = logging.getLogger(__name__)
 TRAINER_STATE_FILE = "trainer_state.json"

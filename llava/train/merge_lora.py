@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.train import exits
+from llava.train.run import exits
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def merge(adapters: Path, output: Path, model_base: str | None = None) -> None:
     """Raises ValueError or OSError for what the user can mend."""
     from llava.model.builder import load_adapted_model, save_checkpoint
-    from llava.train.checkpoints import partial_folder, publish
+    from llava.train.run.checkpoints import partial_folder, publish
 
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"--output {str(output)!r} is not empty; name a new folder")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llava.data.writer import Conversation
+    from llava.data.conversion.output import Conversation
     from llava.eval.documents import Document
     from llava.eval.predictions import Prediction
 
@@ -37,7 +37,7 @@ LONGER = 1.5
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    from llava.data.writer import check_free
+    from llava.data.conversion.output import check_free
     from llava.eval.documents import read_written_documents
     from llava.eval.predictions import read_predictions
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def findings_of(labeler: str) -> Callable[[str], frozenset]:
     """labeler: one of LABELERS. What the returned function gives can be compared."""
     if labeler == "phantom":
-        from llava.eval.phantom_findings import findings_in
+        from llava.phantom.findings import findings_in
 
         return findings_in
     from llava.eval.labeler import NEGATIVE, label_report
@@ -126,7 +126,7 @@ def choose(
 
 def fault(prediction: Prediction, findings: Callable[[str], frozenset]) -> str:
     """Why a report must not take its reference's place; empty when it may."""
-    from llava.eval.report_language import plain_text, split_sentences
+    from llava.eval.labeler.language import plain_text, split_sentences
 
     report, reference = prediction.prediction, prediction.reference
     if not report.strip() or not prediction.ended:
@@ -143,7 +143,7 @@ def write_mixture(documents: Sequence[Document], answers: Sequence[str], folder:
     """train.yaml in `folder`, and the conversations it lists, one file for each image folder."""
     import yaml
 
-    from llava.data.writer import whole_file, write_list
+    from llava.data.conversion.output import whole_file, write_list
 
     entries: dict[str, list[Conversation]] = {}
     for document, answer in zip(documents, answers, strict=True):

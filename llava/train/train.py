@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from llava.train import exits
 from llava.train.arguments import (
     Arguments,
     DataArguments,
@@ -19,19 +18,20 @@ from llava.train.arguments import (
     parse_arguments,
     tunable_parts,
 )
-from llava.train.exits import NonFiniteError, SharedError
+from llava.train.run import exits
+from llava.train.run.exits import NonFiniteError, SharedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import TrainerCallback, TrainingArguments
 
-    from llava.data.dataset import ReportDataset, ViewReader
-    from llava.data.entry import Entry
+    from llava.data.samples.dataset import ReportDataset, ViewReader
+    from llava.data.samples.entry import Entry
     from llava.model.builder import Loaded
     from llava.model.lora import LoraSettings
-    from llava.train.guard import StopRequest
     from llava.train.llada_trainer import LLaDATrainer
+    from llava.train.run.guard import StopRequest
     from llava.train.saved_parts import SavedParts
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
         build_parser().parse_args(argv)  # prints the help and exits, before any heavy import
     arguments = parse_arguments(argv)
-    from llava.train import processes
+    from llava.train.run import processes
 
     try:
         return check_data(arguments) if arguments.run.check_data else train(arguments)
@@ -54,16 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> int:
-    """Run one stage; returns the exit code (`llava.train.exits`).
+    """Run one stage; returns the exit code (`llava.train.run.exits`).
 
     callbacks: told of the training beside the run's own, such as a benchmark's clock.
     Raises ValueError or FileNotFoundError for what the user can mend, SharedError likewise.
     """
     from transformers import set_seed
 
-    from llava.train import denormals, processes
-    from llava.train.guard import StopRequest
-    from llava.train.run_folder import finish_run, note_interruption, open_run
+    from llava.train.optimizers import denormals
+    from llava.train.run import processes
+    from llava.train.run.folder import finish_run, note_interruption, open_run
+    from llava.train.run.guard import StopRequest
 
     with StopRequest() as stop, denormals.flushed():
         resume = open_run(arguments)
@@ -88,8 +89,8 @@ def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> in
 
 def check_data(arguments: Arguments) -> int:
     """Read every entry and print every problem; 0 when there is none."""
-    from llava.train import processes
     from llava.train.check_data import check_files, list_files
+    from llava.train.run import processes
 
     loaded, data = build_model(arguments), arguments.data
     files = [
@@ -146,11 +147,11 @@ def build_trainer(
     arguments: Arguments, loaded: Loaded, stop: StopRequest | None = None
 ) -> LLaDATrainer:
     """stop: what asks the run to end early; nothing does when absent."""
-    from llava.data.dataset import Collator
-    from llava.train.flops import StepCost
+    from llava.data.samples.dataset import Collator
+    from llava.model.training_flops import StepCost
     from llava.train.llada_trainer import LLaDATrainer, Policies
-    from llava.train.monitor import Monitor
     from llava.train.optimizers import LearningRates
+    from llava.train.watch.metrics import Monitor
 
     run, training = arguments.run, arguments.training
     data = arguments.data
@@ -199,7 +200,7 @@ def build_trainer(
 
 
 def _entries(data: DataArguments, data_path: str) -> Sequence[Entry]:
-    from llava.data.entries import load_entries
+    from llava.data.samples.reading import load_entries
 
     return load_entries(data_path, data.image_folder or None)
 
@@ -230,7 +231,7 @@ def _saved_parts(arguments: Arguments, loaded: Loaded) -> SavedParts:
 
 def _report_samples(arguments: Arguments, trainer: LLaDATrainer) -> None:
     """Have reports of validation samples written to TensorBoard, where it is used."""
-    from llava.train.sample_reports import SampleReports
+    from llava.train.watch.sample_reports import SampleReports
 
     count, validation = arguments.run.sample_reports, trainer.eval_dataset
     if count and validation and "tensorboard" in arguments.training.report_to:
@@ -263,8 +264,8 @@ def build_dataset(
     context_dropout: float = 0.0,
     views_of: ViewReader | None = None,
 ) -> ReportDataset:
-    from llava.data.context import ContextDropout
-    from llava.data.dataset import AnswerFill, ReportDataset
+    from llava.data.samples.context_dropout import ContextDropout
+    from llava.data.samples.dataset import AnswerFill, ReportDataset
 
     data, seed = arguments.data, arguments.training.seed
     return ReportDataset(
@@ -281,7 +282,7 @@ def build_dataset(
 
 
 def _callbacks() -> list[TrainerCallback]:
-    from llava.train.progress import ProgressBar
+    from llava.train.watch.progress import ProgressBar
 
     return [ProgressBar()]
 

@@ -24,13 +24,13 @@ from bench.study.autoregressive_model import CausalTwin, Rules, causal_body
 from bench.study.records import read_records
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.diffusion.config import SamplingConfig
-from llava.inference import ReportWriter, Request
-from llava.infill import Blank, Template
 from llava.model.builder import (
     build_from_backbones,
     load_language_model,
     load_pretrained_model,
 )
+from llava.writing.templates import Blank, Template
+from llava.writing.writer import ReportWriter, Request
 
 WIDTH = 32
 REPORT = "Single portable view of the chest. Small left pleural effusion. No pneumothorax."
@@ -209,7 +209,7 @@ def study(tmp_path_factory, tiny_backbones, tiny_dataset) -> Path:
 
 
 def test_the_twin_starts_from_the_weights_and_texts_of_the_stand_in(study, tmp_path, monkeypatch):
-    from llava.train.demo_backbones import language
+    from llava.phantom.backbones import language
 
     fitted = []
 
@@ -327,7 +327,7 @@ def test_training_sees_the_samples_of_the_arms_up_to_the_end_of_the_report(study
 
 def test_a_bound_on_the_nats_is_no_smaller_than_the_nats_of_the_canvas(tiny_checkpoint, study):
     from bench.study.autoregressive_decode import diffusion_nats
-    from llava.data.dataset import AnswerFill
+    from llava.data.samples.dataset import AnswerFill
 
     loaded = load_pretrained_model(tiny_checkpoint)
     settings = Settings(study)

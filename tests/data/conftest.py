@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.data.mimic_cxr import main
+from llava.data.mimic_cxr.convert import main
 
 FILES = [f"{split}_llave_llada.json" for split in ("train", "val", "test")]
 

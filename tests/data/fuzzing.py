@@ -15,9 +15,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from llava.data.entries import load_entries
-from llava.data.splits import SPLITS
-from llava.data.writer import split_path
+from llava.data.conversion.output import split_path
+from llava.data.conversion.splits import SPLITS
+from llava.data.samples.reading import load_entries
 
 FEW = settings(
     max_examples=30,

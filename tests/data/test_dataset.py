@@ -7,10 +7,10 @@ from made_up_entries import entry, save
 from PIL import Image
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.data.dataset import AnswerFill, Collator, ReportDataset
-from llava.data.entries import load_entries
-from llava.image_layout import ImageLayout
-from llava.mm_utils import load_image, load_image_processor, process_images
+from llava.data.samples.dataset import AnswerFill, Collator, ReportDataset
+from llava.data.samples.reading import load_entries
+from llava.images.layout import ImageLayout
+from llava.images.loading import load_image, load_image_processor, process_images
 
 
 def picture(path, value):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from made_up_entries import entry, save
 
-from llava.data import entries, json_stream
-from llava.data.entries import load_entries
-from llava.data.entry_table import EntryTable
-from llava.data.mixture import Sampling, parse_sampling
+from llava.data.samples import json_stream
+from llava.data.samples import reading as entries
+from llava.data.samples.arrow import EntryTable
+from llava.data.samples.mixture import Sampling, parse_sampling
+from llava.data.samples.reading import load_entries
 
 # ------------------------------------------------------------------ reading
 

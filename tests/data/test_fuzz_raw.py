@@ -14,8 +14,8 @@ from fuzzing import FEW, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.data import mimic_cxr
-from llava.data.phantom import raw_layout
+from llava.data.mimic_cxr.convert import convert as mimic_cxr
+from llava.phantom import raw_layout
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from fuzzing import ANY, FEW, IMAGE, ODD_TEXT, often, value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.data.entries import load_entries
+from llava.data.samples.reading import load_entries
 
 CONVERSATION = st.builds(
     lambda number, answer, changed: {

@@ -5,9 +5,9 @@ import pytest
 from made_up_entries import entry, save
 from PIL import Image
 
-from llava.data.entries import load_entries
-from llava.data.inspect import main
-from llava.data.inspection import histogram, shared, summarise
+from llava.data.inspect.command import main
+from llava.data.inspect.statistics import histogram, shared, summarise
+from llava.data.samples.reading import load_entries
 
 
 def sample(number, patient, answer="The lungs are clear. No effusion."):

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from llava.data.counts import ConversionReport
+from llava.data.conversion.accounting import ConversionReport
+from llava.data.conversion.studies import convert
 from llava.data.iu_xray import Choices, clean_text, image_locator, main, read_pair, split_of
-from llava.data.records import convert
 
 REPORTS = """uid,MeSH,indication,comparison,findings,impression
 1,normal,Cough,None.,The heart is normal. No XXXX effusion.,Normal chest x-XXXX.

@@ -11,9 +11,9 @@ import zipfile
 
 import pytest
 
-from llava.data import mimic_cxr
-from llava.data.mimic_clean import clean_context, clean_report
-from llava.data.phantom.raw_layout import (
+from llava.data.mimic_cxr.convert import convert as mimic_cxr
+from llava.data.mimic_cxr.marks import clean_context, clean_report
+from llava.phantom.raw_layout import (
     CHEXPERT,
     METADATA,
     REPORTS,
@@ -307,7 +307,7 @@ def test_a_build_that_is_interrupted_leaves_the_old_file_and_no_half_one(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llava.data.mimic_build.Build.table", interrupted)
+    monkeypatch.setattr("llava.data.mimic_cxr.build.Build.table", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(raw, "--overwrite")
     output = tmp_path / "out" / "annotation_with_clinic_info.json"

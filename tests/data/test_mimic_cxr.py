@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llava.constants import ASSISTANT_PROMPT
-from llava.data.mimic_cxr import clean_context, clean_report, read_annotation
+from llava.data.mimic_cxr.convert import clean_context, clean_report, read_annotation
 
 REPORT = "The heart is of normal size. The lungs are clear."
 

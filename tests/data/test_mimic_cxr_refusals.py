@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.data.mimic_cxr import main
+from llava.data.mimic_cxr.convert import main
 
 REPORT = "The heart is of normal size. The lungs are clear."
 

@@ -10,9 +10,9 @@ from made_up_entries import entry, save
 from PIL import Image
 
 from llava.data import resize
-from llava.data.entries import load_entries
 from llava.data.resize import Target, main, resize_dataset, target_of
-from llava.mm_utils import load_image, load_image_processor, process_images
+from llava.data.samples.reading import load_entries
+from llava.images.loading import load_image, load_image_processor, process_images
 
 
 @pytest.fixture

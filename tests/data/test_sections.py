@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llava.data.sections import parse_sections
+from llava.data.mimic_cxr.sections import parse_sections
 
 BOTH = ("findings", "impression")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from llava.constants import QUESTION
-from llava.data.entries import load_entries
-from llava.data.study_views import role_of
+from llava.data.conversion.whole_studies import role_of
+from llava.data.samples.reading import load_entries
 
 CLEAR, FLUID = "The lungs are clear.", "Small left effusion."
 

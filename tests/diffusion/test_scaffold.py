@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from llava.diffusion.config import SamplingConfig
-from llava.diffusion.infill import CanvasRow, Scaffold, best_canvases, mean_log_probability
 from llava.diffusion.sampler import denoise
+from llava.diffusion.scaffold import CanvasRow, Scaffold, best_canvases, mean_log_probability
 
 VOCABULARY, MASK, END, PAD = 12, 11, 10, 10
 ROWS = [

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from llava.eval.clinical import FIVE, POLICIES, agreement, clinical_scores, positives
 from llava.eval.labeler import FINDINGS
+from llava.eval.metrics.clinical import FIVE, POLICIES, agreement, clinical_scores, positives
 
 CARDIOMEGALY = "The heart is enlarged."
 EFFUSION = "There is a left pleural effusion."

@@ -8,7 +8,7 @@ import pytest
 
 from llava.eval import collect
 from llava.eval.documents import Document, read_documents
-from llava.eval.launch import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+from llava.eval.lmms_run import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
 from llava.eval.predictions import read_predictions
 
 

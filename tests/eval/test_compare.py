@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval import java
 from llava.eval.compare import compare_runs, main
+from llava.eval.nlg import java
 from llava.eval.predictions import Prediction, write_predictions
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")

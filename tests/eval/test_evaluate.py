@@ -16,12 +16,14 @@ from PIL import Image
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import evaluate, java, nlg, run
+from llava.eval import evaluate, nlg
+from llava.eval import steps as run
 from llava.eval.documents import Document, read_documents
-from llava.eval.launch import PREDICTIONS_FOLDER, Launch, error_in
+from llava.eval.lmms_run import PREDICTIONS_FOLDER, Launch, error_in
+from llava.eval.nlg import java
 from llava.eval.predictions import Prediction, read_predictions
 from llava.eval.protocol import checkpoint_id
-from llava.inference import Report, ReportWriter, Request
+from llava.writing.writer import Report, ReportWriter, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = SamplingConfig(gen_length=32, steps=8, temperature=1.0, seed=2)
@@ -362,11 +364,11 @@ def test_a_dataset_yaml_gives_the_samples_of_its_files_in_order(tiny_dataset, tm
 def test_the_reason_of_a_failure_is_that_of_the_first_process_to_fail():
     output = (
         "Loading: 100%\n[rank1]: Traceback (most recent call last):\n"
-        "[rank1]: OSError: cannot read\n[rank1]: llava.mm_utils.ImageError: x.png is broken\n"
+        "[rank1]: OSError: cannot read\n[rank1]: llava.images.loading.ImageError: x.png is broken\n"
         "[rank0]: RuntimeError: Connection closed by peer\n"
         "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
     )
-    assert error_in(output) == "llava.mm_utils.ImageError: x.png is broken"
+    assert error_in(output) == "llava.images.loading.ImageError: x.png is broken"
     assert error_in("all is well\n") is None
 
 

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from llava.eval import external, java, report_page
+from llava.eval import external, report_page
 from llava.eval.compare import compare_runs
 from llava.eval.external import ADAPTERS, UnavailableError, main, score
 from llava.eval.external_scores import METRICS, Found, read_scores
 from llava.eval.labeler import FINDINGS, label_report
+from llava.eval.nlg import java
 from llava.eval.predictions import Prediction, write_predictions
 
 EFFUSION = "There is a left pleural effusion."

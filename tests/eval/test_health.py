@@ -5,9 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from llava.eval.health import compares, comparison_given, health_metrics, repetition, text_health
+from llava.eval.metrics.health import (
+    compares,
+    comparison_given,
+    health_metrics,
+    repetition,
+    text_health,
+)
+from llava.eval.metrics.significance import intervals
 from llava.eval.predictions import Prediction
-from llava.eval.significance import intervals
 
 NORMAL = "The lungs are clear. No pleural effusion or pneumothorax."
 

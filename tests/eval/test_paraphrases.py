@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.phantom_findings import findings_in, micro_f1
+from llava.phantom.findings import findings_in, micro_f1
 
 FILES = sorted((Path(__file__).parent / "paraphrases").glob("*.jsonl"))
 

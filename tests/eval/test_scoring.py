@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from llava.eval import java
-from llava.eval.clinical import agreement
 from llava.eval.labeler import FINDINGS
+from llava.eval.metrics.clinical import agreement
+from llava.eval.metrics.scoring import clinical_metrics, nested, score_predictions
+from llava.eval.nlg import java
 from llava.eval.predictions import Prediction
-from llava.eval.scoring import clinical_metrics, nested, score_predictions
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
 

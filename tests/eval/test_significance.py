@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llava.eval.significance import compare_metrics, draws, intervals, mean_of
+from llava.eval.metrics.significance import compare_metrics, draws, intervals, mean_of
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_wide():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.image_layout import ImageLayout
+from llava.images.layout import ImageLayout
 from llava.model.builder import (
     build_from_backbones,
     load_checkpoint,

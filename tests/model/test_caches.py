@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
+from llava.model.decoding.drift import measure_drift
 from llava.model.flops import decoding_flops
 from llava.model.language_model.attention import attend_to, keys_values
-from llava.model.language_model.drift import measure_drift
 
 APPROXIMATE = ["block_prefix", "block_dual", "interval"]
 MODES = ["full", "prefix"]

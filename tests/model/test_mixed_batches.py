@@ -7,7 +7,7 @@ from PIL import Image
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.diffusion.masking import Noise, sample_noise
-from llava.mm_utils import load_image_processor, picture_sizes, process_images
+from llava.images.loading import load_image_processor, picture_sizes, process_images
 from llava.model.builder import build_from_backbones
 
 IMAGE, PAD = IMAGE_TOKEN_INDEX, 60
@@ -19,7 +19,7 @@ SIZES = ([(84, 50), (30, 30), (60, 130)], [], [(90, 90)], [(42, 42), (200, 50)])
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory, tiny_backbones):
     """The tiny language model, and a tower of 3 x 3 tokens, so that pooling meets an edge."""
-    from llava.train.demo_backbones.vision import new_image_processor, new_vision_model
+    from llava.phantom.backbones.vision import new_image_processor, new_vision_model
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("vision")

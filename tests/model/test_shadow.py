@@ -129,7 +129,7 @@ def test_revoking_ends_decides_everything_and_is_the_same_in_any_batch(
 
 
 def test_given_text_is_never_revoked(prompts):
-    from llava.diffusion.infill import CanvasRow, Scaffold
+    from llava.diffusion.scaffold import CanvasRow, Scaffold
 
     model = build("prefix")
     rows = [CanvasRow([1, None, 2, None, None, 3, None, None], [0] * 8, row) for row in range(3)]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from llava.mm_utils import load_image, load_image_processor, process_images
+from llava.images.loading import load_image, load_image_processor, process_images
 from llava.model.siglip_encoder import SiglipVisionTower
 
 CONFIG = {

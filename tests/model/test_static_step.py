@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_language import MASK, build
 
-from llava.diffusion.infill import CanvasRow, Scaffold
 from llava.diffusion.sampler import SamplingConfig
-from llava.model.language_model import static_step
+from llava.diffusion.scaffold import CanvasRow, Scaffold
+from llava.model.decoding import static_step
 
 
 @pytest.fixture

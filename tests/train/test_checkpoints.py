@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llava.train import checkpoints
+from llava.train.run import checkpoints
 
 
 def write(run, step, content="weights"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX
-from llava.data.context import ContextDropout
+from llava.data.samples.context_dropout import ContextDropout
 from llava.train.arguments import parse_arguments
 from llava.train.train import build_model, build_trainer
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava.train.denormals import flushed
+from llava.train.optimizers.denormals import flushed
 
 TINY = torch.tensor(1e-40, dtype=torch.float64)
 

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from llava.train import exits
+from llava.train.run import exits
 
 RUN = """
 import atexit, os, sys
-from llava.train import exits
+from llava.train.run import exits
 
 class Library:
     def __del__(self):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.data.entries import load_entries
+from llava.data.samples.reading import load_entries
 from llava.model.builder import build_from_backbones
 from llava.train.feature_cache import TowerReader, open_store
 from llava.train.train import main

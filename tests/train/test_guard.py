@@ -6,7 +6,7 @@ from pathlib import Path
 
 SCRIPT = """
 from torch.utils.data import DataLoader
-from llava.train.guard import end_workers_at_exit, leave_signals_to_the_parent
+from llava.train.run.guard import end_workers_at_exit, leave_signals_to_the_parent
 end_workers_at_exit()
 settings = {"num_workers": 1, "worker_init_fn": leave_signals_to_the_parent}
 loader = DataLoader(range(4), persistent_workers=True, **settings)

@@ -10,7 +10,8 @@ import pytest
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from llava.train import exits, launch
+from llava.train import launch
+from llava.train.run import exits
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "NPROC", "RANK", "WORLD_SIZE")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from llava.train.muon import MuonWithAdamW, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithAdamW, is_hidden_matrix
 
 
 class Tiny(nn.Module):

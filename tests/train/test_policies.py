@@ -8,9 +8,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import losses, not_a_number, weights
 
-from llava.data.dataset import ReportDataset
-from llava.train import exits
+from llava.data.samples.dataset import ReportDataset
 from llava.train.llada_trainer import LLaDATrainer
+from llava.train.run import exits
 from llava.train.train import main
 
 SHORT = ("--num_train_epochs", "1", "--mm_tunable_parts", "mm_mlp_adapter")

@@ -16,7 +16,7 @@ from training_runs import (
     while_saving,
 )
 
-from llava.train import exits
+from llava.train.run import exits
 
 EPOCHS = ("--num_train_epochs", "3", "--save_steps", "2", "--save_total_limit", "2")
 """6 steps of two micro-batches; checkpoints after steps 2, 4 and 6."""

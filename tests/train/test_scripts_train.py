@@ -106,7 +106,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path, tiny_backbones):
 @pytest.fixture(scope="module")
 def real_dataset(shared, tmp_path_factory) -> tuple[Path, Path]:
     """Real reports attached to real radiographs. Plumbing only: they are not the same patients."""
-    from llava.data.records import human_turn, to_conversation
+    from llava.data.conversion.studies import human_turn, to_conversation
 
     images = shared / "data" / "radiographs"
     names = [row["file"] for row in csv.DictReader((images / "radiographs.csv").open())]
@@ -126,10 +126,10 @@ def real_dataset(shared, tmp_path_factory) -> tuple[Path, Path]:
 def test_real_reports_and_radiographs_go_through_both_stages_and_generation(
     tmp_path, real_dataset, tiny_backbones
 ):
-    from llava.data.entries import load_entries
+    from llava.data.samples.reading import load_entries
     from llava.diffusion.sampler import SamplingConfig
-    from llava.inference import ReportWriter, Request
     from llava.train.train import main
+    from llava.writing.writer import ReportWriter, Request
 
     data_path, images = real_dataset
     common = [

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from llava.data.entries import load_entries
+from llava.data.samples.reading import load_entries
 from llava.eval.documents import Document, write_documents
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, write_predictions
 from llava.train.self_distillation import choose, fault, findings_of, main

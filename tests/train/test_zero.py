@@ -16,7 +16,7 @@ from training_runs import (
     weights,
 )
 
-from llava.train import exits
+from llava.train.run import exits
 
 ROOT = Path(__file__).resolve().parents[2]
 MIXED = (

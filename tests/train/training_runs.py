@@ -114,7 +114,7 @@ def not_a_number(read: Callable, index: int) -> Callable:
 
 def poison(index: int) -> None:
     """Have this process read such a picture at `index`."""
-    from llava.data.dataset import ReportDataset
+    from llava.data.samples.dataset import ReportDataset
 
     ReportDataset.__getitem__ = not_a_number(ReportDataset.__getitem__, index)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llava.eval.clinical import POLICIES
 from llava.eval.labeler import NEGATIVE, POSITIVE, UNCERTAIN, label_report
+from llava.eval.metrics.clinical import POLICIES
 
 ABSENT = None
 STATES = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 from llava.eval.predictions import Prediction
-from llava.mm_utils import load_image
+from llava.images.loading import load_image
 
 _QUALITY = 85
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT, PRIOR_REPORT
-from llava.eval.baselines import BASELINES, NAMES, baseline_folder
 from llava.eval.external_scores import Found, read_scores
+from llava.eval.metrics.baselines import BASELINES, NAMES, baseline_folder
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 
 RESULTS_FILE = "results.json"

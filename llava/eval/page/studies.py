@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.eval.health import compares, comparison_given
+from llava.eval.metrics.health import compares, comparison_given
 from llava.eval.page.figures import Statement, statements
 from llava.eval.page.findings import STATES, Comparison, compare
 from llava.eval.page.images import Embedded

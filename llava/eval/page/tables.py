@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.eval.clinical import POLICIES
 from llava.eval.external_scores import Found
+from llava.eval.metrics.clinical import POLICIES
 from llava.eval.page.run import Run
 
 UNAVAILABLE = "unavailable"

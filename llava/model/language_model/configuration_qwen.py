@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import Qwen3Config
 
-from llava.image_layout import ASPECT_RATIOS
+from llava.images.layout import ASPECT_RATIOS
 
 ATTENTION_MODES = ("full", "prefix")
 
@@ -55,7 +55,7 @@ class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
     mm_projector_type: `mlp2x_gelu` or `linear`.
     tokenizer_model_max_length: longest sample in tokens, images counted in full.
     conversation_version: how messages become text, `qwen` or `plain`.
-    image_aspect_ratio: how a picture becomes views, one of `llava.image_layout`'s.
+    image_aspect_ratio: how a picture becomes views, one of `llava.images.layout`'s.
     mm_spatial_pool_stride: image tokens are averaged over squares of this side (1: not at all).
     image_newline_token_id: id of the line break that ends a row of tiles, set by the builder.
     """

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
-from llava.diffusion.infill import Scaffold
 from llava.diffusion.masking import Noise
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
-from llava.image_layout import ImageLayout
+from llava.diffusion.scaffold import Scaffold
+from llava.images.layout import ImageLayout
+from llava.model.decoding.decode import token_sampling
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
-from llava.model.language_model.decoding import token_sampling
 from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
     Qwen3ForMaskedDiffusion,
@@ -186,7 +186,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         if image_sizes is None:
             raise ValueError(
                 f"image_aspect_ratio={layout.aspect_ratio!r} needs image_sizes: the width and "
-                "height of each picture (llava.mm_utils.picture_sizes)"
+                "height of each picture (llava.images.loading.picture_sizes)"
             )
         tilings = [layout.tiling(*size) for size in image_sizes.tolist()]
         views = sum(1 if tiling is None else 1 + tiling.rows * tiling.columns for tiling in tilings)

@@ -28,6 +28,7 @@ from llava.diffusion.loss import (
     token_cross_entropy,
 )
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
+from llava.model.decoding.decode import Decoding
 from llava.model.language_model.attention import (
     SHORT,
     key_mask,
@@ -36,7 +37,6 @@ from llava.model.language_model.attention import (
     take_rows,
 )
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.decoding import Decoding
 from llava.model.language_model.packing import pack, packed_layer, unpack
 from llava.model.language_model.vocabulary import Vocabulary
 

@@ -1,0 +1,1 @@
+"""A look at datasets before they are trained on."""

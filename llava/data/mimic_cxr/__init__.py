@@ -1,0 +1,1 @@
+"""MIMIC-CXR: PhysioNet's raw files -> annotation -> conversations."""

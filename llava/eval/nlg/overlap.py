@@ -1,0 +1,90 @@
+"""BLEU, ROUGE-L and METEOR as per-sample statistics, and their corpus formulas on sums of them.
+
+    tokenised pairs -> counts per sample (pycocoevalcap, METEOR 1.5) -> Additive
+
+The counting is the packages' own; summed over all samples the formulas give the packages' own
+corpus scores, and summed over a resampled corpus they give that corpus' score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from llava.eval.metrics.significance import Additive, Array, divide, mean_of
+from llava.eval.nlg import java
+
+_ORDERS = 4
+_SMALL, _TINY = 1e-9, 1e-15
+"""What pycocoevalcap adds below and above BLEU's fractions."""
+
+# METEOR 1.5, English ranking task (Denkowski and Lavie 2014, table 1 and eq. 1 to 5).
+_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
+_MODULE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+
+
+def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Additive]:
+    """BLEU-1 to BLEU-4 of tokenised texts."""
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+
+    pairs = zip(references, hypotheses, strict=True)
+    cooked = [cook_test(said, cook_refs([gold], n=_ORDERS), n=_ORDERS) for gold, said in pairs]
+    rows = np.array(
+        [[c["testlen"], c["reflen"][0], *c["correct"], *c["guess"]] for c in cooked], dtype=float
+    )
+    orders = range(1, _ORDERS + 1)
+    return {f"BLEU-{order}": Additive(rows, partial(_bleu, order=order)) for order in orders}
+
+
+def _bleu(totals: Array, order: int) -> Array:
+    said, gold = totals[:, 0], totals[:, 1]
+    correct, guessed = totals[:, 2 : 2 + order], totals[:, 2 + _ORDERS : 2 + _ORDERS + order]
+    precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1 / order)
+    length_ratio = (said + _TINY) / (gold + _SMALL)
+    return precision * np.exp(np.minimum(0.0, 1 - 1 / length_ratio))
+
+
+def rouge_l(references: Sequence[str], hypotheses: Sequence[str]) -> Additive:
+    """The mean over the pairs. An empty hypothesis scores 0, even against an empty reference."""
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    rouge = Rouge()
+    pairs = zip(references, hypotheses, strict=True)
+    return mean_of([rouge.calc_score([said], [gold]) if said else 0.0 for gold, said in pairs])
+
+
+def meteor(runtime: Path, references: Sequence[str], hypotheses: Sequence[str]) -> Additive:
+    """METEOR 1.5 of tokenised texts; `runtime` is a Java."""
+    return Additive(meteor_rows(java.meteor(runtime, references, hypotheses)), _meteor)
+
+
+def meteor_rows(found: Array) -> Array:
+    """(n, 23) what METEOR counts -> (n, 7): weighted matches and lengths of hypothesis and
+    reference, chunks, matched words of both.
+
+    A pair that matches whole and in one chunk has no fragments: METEOR leaves its chunk out.
+    """
+    lengths, function_words = found[:, 0:2], found[:, 2:4]
+    matches = found[:, 4:20].reshape(-1, len(_MODULE_WEIGHTS), 4)
+    content, function = matches[:, :, 0:2], matches[:, :, 2:4]
+    weighted = _DELTA * content + (1 - _DELTA) * function
+    chunks, matched = found[:, 20], found[:, 21:23]
+    whole = ((content + function).sum(axis=1) == lengths).all(axis=1) & (chunks == 1)
+    return np.column_stack(
+        [
+            np.einsum("nmc,m->nc", weighted, _MODULE_WEIGHTS),
+            _DELTA * (lengths - function_words) + (1 - _DELTA) * function_words,
+            np.where(whole, 0.0, chunks),
+            matched,
+        ]
+    )
+
+
+def _meteor(totals: Array) -> Array:
+    precision, recall = divide(totals[:, 0:2], totals[:, 2:4]).T
+    mean = divide(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
+    fragmentation = divide(totals[:, 4], totals[:, 5:7].sum(axis=1) / 2)
+    return np.maximum(0.0, mean * (1 - _GAMMA * fragmentation**_BETA))

@@ -1,0 +1,222 @@
+"""Word-overlap metrics of a corpus of reports: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr.
+
+    references, hypotheses -> protocol's text, tokenised once -> statistics per sample -> values
+
+The same reports score differently under different protocols, so a value always goes with one:
+
+- `raw`: the text as written, in the words of the Penn Treebank tokeniser (`java`), lower-cased and
+  without punctuation; without Java a plainer tokenisation stands in, and `tokenizer` says so.
+- `r2gen`: the text as R2Gen cleans MIMIC-CXR reports, split at white space, each sentence ending in
+  the word ".". Its two errors are left out: references are not cut to a length, and the character
+  range that was meant as a list takes no letters.
+
+All values are fractions except CIDEr, which is 10 for a perfect match. BLEU and METEOR pool their
+counts over the corpus, ROUGE-L and CIDEr are means over samples; CIDEr weighs words by how rare
+they are among the references, so that a corpus of one report scores 0.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from llava.eval.metrics.significance import Additive
+from llava.eval.nlg import java
+from llava.eval.nlg.cider import cider
+from llava.eval.nlg.overlap import bleu, meteor, rouge_l
+
+METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+RAW, R2GEN = "raw", "r2gen"
+PROTOCOLS = (RAW, R2GEN)
+PTB, SIMPLE, SPACES = "ptb", "simple", "white space"
+
+_WORD = re.compile(r"\d+(?:[.,/]\d+)+|\w+(?:-\w+)*")
+_ENUMERATION = re.compile(r"(?:^|(?<=\s))\d{1,2}\. ")
+_SENTENCE_END = re.compile(r"\.+ ")
+_R2GEN_DROPPED = re.compile(r"""[.,?;*!%^&_+():<=>@\[\]{}"'/\\]""")
+"""The characters that R2Gen removes from lower-cased text. A hyphen is not among them: its pattern
+has one, but between two characters, where it makes a range."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The statistics of `n` pairs under one protocol.
+
+    metrics: in the order of METRICS, without those in `unavailable` (metric -> reason and remedy).
+    n_empty: hypotheses without any word; they count in `n` and score 0.
+    """
+
+    metrics: dict[str, Additive]
+    n: int
+    n_empty: int
+    tokenizer: str
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """The values of a `Measured`; the fields are its."""
+
+    metrics: dict[str, float]
+    n: int
+    n_empty: int
+    tokenizer: str
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+    """The `raw` values. A missing Java is announced by a UserWarning and METEOR is left out."""
+    result = score_corpus(references, hypotheses)
+    for metric, reason in result.unavailable.items():
+        warnings.warn(
+            f"{metric} is unavailable and the other metrics use the tokenisation "
+            f"`{result.tokenizer}`: {reason}",
+            stacklevel=2,
+        )
+    return result.metrics
+
+
+def score_corpus(references: Sequence[str], hypotheses: Sequence[str]) -> CorpusScore:
+    """Score hypothesis i against reference i under `raw`; to the last bit in any order of them.
+
+    Raises ValueError when there is nothing to score, the lengths differ or a text is not a string.
+    """
+    measured = measure(references, hypotheses, (RAW,))[RAW]
+    values = {name: metric.value() for name, metric in measured.metrics.items()}
+    assert all(map(math.isfinite, values.values())), values
+    return CorpusScore(
+        values, measured.n, measured.n_empty, measured.tokenizer, measured.unavailable
+    )
+
+
+@lru_cache(maxsize=1)
+def score_pairs(pairs: tuple[tuple[str, str], ...]) -> CorpusScore:
+    """`score_corpus` of (reference, hypothesis) pairs; asked again for the same, it remembers.
+
+    lmms-eval asks for one metric at a time and would have the corpus scored once for each.
+    """
+    return score_corpus(*zip(*pairs, strict=True))
+
+
+def measure(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    protocols: Sequence[str] = PROTOCOLS,
+    progress: Callable[[str], None] = lambda step: None,
+) -> dict[str, Measured]:
+    """The statistics of every sample, in the order given, under each protocol.
+
+    progress: called with the name of each step that ends. METEOR, which takes longest, runs beside
+    the rest. Raises ValueError as `score_corpus`.
+    """
+    _check(references, hypotheses)
+    runtime = java.find_java()
+    # A fixed order of the pairs, so that no sum depends on the order they came in.
+    order = sorted(range(len(references)), key=lambda i: (references[i], hypotheses[i]))
+    texts = [side[i] for side in (references, hypotheses) for i in order]
+    back = np.argsort(order)
+    tokens = {name: _Tokens.of(texts, name, runtime) for name in protocols}
+    progress("tokenised")
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(_meteor, runtime, list(tokens.values()))
+        found = {}
+        for name in protocols:
+            found[name] = _overlap(tokens[name])
+            progress(f"{name}: BLEU, ROUGE-L, CIDEr")
+        for name, metric in zip(protocols, job.result(), strict=bool(runtime)):
+            found[name]["METEOR"] = metric
+    progress("METEOR" if runtime else "METEOR left out")
+    return {name: _measured(found[name], tokens[name], back, runtime) for name in protocols}
+
+
+def r2gen_clean(text: str) -> str:
+    """A report as R2Gen's cleaning of MIMIC-CXR gives it: lower-cased sentences, each ending " .".
+
+    Marks of de-identification, enumerations ("2. ") and the characters of `_R2GEN_DROPPED` go.
+    """
+    flat = " ".join(text.lower().split())
+    sentences = _SENTENCE_END.split(_ENUMERATION.sub("", flat))
+    kept = [" ".join(_R2GEN_DROPPED.sub("", sentence).split()) for sentence in sentences]
+    return "".join(f" {sentence} ." for sentence in kept if sentence).strip()
+
+
+def simple_tokenize(text: str) -> str:
+    """Lower-cased words joined by single spaces; punctuation is dropped.
+
+    A word is a run of letters and digits, hyphens inside it included, or a number such as 3.5.
+    """
+    return " ".join(_WORD.findall(text.lower()))
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokenised pairs, words joined by spaces."""
+
+    gold: list[str]
+    said: list[str]
+    tokenizer: str
+
+    @classmethod
+    def of(cls, texts: Sequence[str], protocol: str, runtime: Path | None) -> "_Tokens":
+        """texts: all references, then all hypotheses."""
+        if protocol == R2GEN:
+            words, tokenizer = [r2gen_clean(text) for text in texts], SPACES
+        elif runtime:
+            words, tokenizer = java.tokenize(runtime, texts), PTB
+        else:
+            words, tokenizer = [simple_tokenize(text) for text in texts], SIMPLE
+        half = len(words) // 2
+        return cls(words[:half], words[half:], tokenizer)
+
+
+def _overlap(tokens: _Tokens) -> dict[str, Additive]:
+    gold, said = tokens.gold, tokens.said
+    return {**bleu(gold, said), "ROUGE-L": rouge_l(gold, said), "CIDEr": cider(gold, said)}
+
+
+def _meteor(runtime: Path | None, tokens: Sequence[_Tokens]) -> list[Additive]:
+    """One for each of `tokens`, from a single start of METEOR, which takes seconds; none without
+    Java."""
+    if not runtime:
+        return []
+    gold = [text for part in tokens for text in part.gold]
+    said = [text for part in tokens for text in part.said]
+    metric, n = meteor(runtime, gold, said), len(tokens[0].gold)
+    return [metric.take(np.arange(i * n, (i + 1) * n)) for i in range(len(tokens))]
+
+
+def _measured(
+    metrics: dict[str, Additive], tokens: _Tokens, back: np.ndarray, runtime: Path | None
+) -> Measured:
+    bleus = metrics["BLEU-1"].rows[back]  # the four share their rows, and go on doing so
+    ordered = {
+        name: replace(metric, rows=bleus) if name.startswith("BLEU") else metric.take(back)
+        for name, metric in metrics.items()
+    }
+    return Measured(
+        metrics={name: ordered[name] for name in METRICS if name in ordered},
+        n=len(tokens.said),
+        n_empty=sum(not text for text in tokens.said),
+        tokenizer=tokens.tokenizer,
+        unavailable={} if runtime else {"METEOR": f"no Java was found; {java.REMEDY}"},
+    )
+
+
+def _check(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if len(references) != len(hypotheses):
+        raise ValueError(
+            f"{len(references)} references but {len(hypotheses)} hypotheses; "
+            "give exactly one hypothesis for each reference"
+        )
+    if not references:
+        raise ValueError("there is nothing to score: the references are empty")
+    for name, texts in (("reference", references), ("hypothesis", hypotheses)):
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"{name} {index} is {text!r}; give a text (may be empty)")

@@ -1,0 +1,1 @@
+"""An image file -> an RGB image -> views -> pixel values for the vision tower."""

@@ -1,0 +1,186 @@
+"""One DICOM file -> the RGB picture that a viewer would show by default (DICOM PS3.4, N.2).
+
+Modality rescale or table, then VOI table or window, or else the stored values from lowest to
+highest; MONOCHROME1 inverted last. `mm_utils.load_image` calls it; pydicom is imported here only.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from llava.images.rgb import ImageError, check_size, grey_to_rgb
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pydicom import Dataset
+
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, struct.error, RuntimeError, zlib.error),
+    *(AttributeError, KeyError, IndexError, TypeError),
+)
+"""What pydicom and its codecs raise on files that break the standard."""
+_PREAMBLE = 128 + len(b"DICM") + 12
+"""Bytes before the group of file meta information that its own length counts."""
+
+
+def read_dicom(file: Path, where: str) -> Image.Image:
+    """The one frame of a file, grey or colour. where: how an error names it. Raises ImageError."""
+    try:
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+    except ImportError as error:
+        raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
+    try:
+        _check_deflated(file, where)
+        dataset = pydicom.dcmread(file)
+        _check_dicom(dataset, where)
+        return _frame_to_rgb(dataset, _decode(dataset, where), where)
+    except ImageError:
+        raise
+    except InvalidDicomError as error:
+        raise ImageError(f"{where} is named as DICOM but holds no DICOM data") from error
+    except _UNREADABLE as error:
+        raise ImageError(
+            f"{where} cannot be read: {error}; the file is damaged, replace it or drop its entry"
+        ) from error
+
+
+def _check_deflated(file: Path, where: str) -> None:
+    """Raises ImageError when a deflated file would swell beyond any picture: pydicom inflates all
+    of it before its size can be asked."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    limit, meta = Image.MAX_IMAGE_PIXELS, read_file_meta_info(file)
+    if limit is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    deflated = file.read_bytes()[_PREAMBLE + meta.FileMetaInformationGroupLength :]
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    if len(inflater.decompress(deflated, 4 * limit)) == 4 * limit:
+        raise ImageError(
+            f"{where} inflates to {4 * limit} bytes or more; the limit against decompression bombs "
+            f"is {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
+def _decode(dataset: Dataset, where: str) -> np.ndarray:
+    """(H, W) as stored or (H, W, 3) in RGB. Raises ImageError where every codec gives up."""
+    from pydicom.pixels import get_decoder, pixel_array
+
+    try:
+        return pixel_array(dataset)
+    except RuntimeError as error:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        others = "; ".join(get_decoder(syntax).missing_dependencies)
+        message = " ".join(str(error).split())
+        raise ImageError(
+            f"{where}, stored as {syntax.name}, cannot be decoded: {message}; "
+            f"the file is damaged, or needs another codec: {others or 'none is known'}"
+        ) from error
+
+
+def _check_dicom(dataset: Dataset, where: str) -> None:
+    """Raises ValueError when there is no single picture in it, or no codec for it."""
+    from pydicom.pixels import get_decoder
+
+    if "PixelData" not in dataset:
+        raise ImageError(f"{where} is a DICOM file without a picture (no Pixel Data)")
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise ImageError(f"{where} has {dataset.NumberOfFrames} frames; export one as its own file")
+    check_size(dataset.Columns, dataset.Rows, where)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise ImageError(f"{where} has the unknown transfer syntax {syntax.name}") from error
+    if not decoder.is_available:
+        raise ImageError(
+            f"{where} is compressed as {syntax.name}, for which no codec is installed; "
+            f"any of these will do: {'; '.join(decoder.missing_dependencies)}"
+        )
+
+
+def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Image:
+    """pixels: (H, W) as stored, or (H, W, 3) in RGB."""
+    photometric = dataset.PhotometricInterpretation
+    if photometric in ("MONOCHROME1", "MONOCHROME2"):
+        grey = _display_values(dataset, pixels)
+        # MONOCHROME1: the lowest value is white.
+        return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey)
+    colour = photometric == "RGB" or photometric.startswith("YBR")
+    if colour and pixels.dtype.itemsize == 1:
+        return Image.fromarray(pixels)
+    raise ImageError(
+        f"{where} stores {pixels.dtype.itemsize * 8}-bit {photometric}; "
+        "MONOCHROME1, MONOCHROME2 and 8-bit RGB or YBR can be read"
+    )
+
+
+def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """Stored values (H, W) -> [0, 1]: modality rescale, then VOI LUT, window, or min to max."""
+    import numpy as np
+
+    if dataset.get("ModalityLUTSequence"):
+        values = _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
+    else:
+        slope, intercept = dataset.get("RescaleSlope") or 1, dataset.get("RescaleIntercept") or 0
+        values = stored * float(slope) + float(intercept)
+    if dataset.get("VOILUTSequence"):
+        table = dataset.VOILUTSequence[0]
+        grey = _look_up(dataset, table, values) / (2 ** table.LUTDescriptor[2] - 1)
+    elif (width := _first(dataset.get("WindowWidth"))) > 0:
+        function = dataset.get("VOILUTFunction") or "LINEAR"
+        grey = _window(values, _first(dataset.get("WindowCenter")), width, function)
+    else:
+        shown = values[~_padding(dataset, stored)]
+        low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
+        grey = (values - low) / max(high - low, 1e-9)
+    return np.clip(grey, 0, 1)
+
+
+def _look_up(dataset: Dataset, table: Dataset, values: np.ndarray) -> np.ndarray:
+    """`values` through a lookup table; what lies outside it takes its first or last entry."""
+    import numpy as np
+
+    count, first = table.LUTDescriptor[0] or 2**16, table.LUTDescriptor[1]
+    entries = table.LUTData
+    if isinstance(entries, bytes):
+        little_endian = dataset.original_encoding[1]
+        word = "<u2" if little_endian else ">u2"
+        entries = np.frombuffer(entries, word if len(entries) >= 2 * count else np.uint8)
+    index = np.rint(values).astype(np.int64) - first
+    return np.asarray(entries, dtype=np.float64)[np.clip(index, 0, count - 1)]
+
+
+def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+    """The three VOI LUT functions of DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3, onto [0, 1]."""
+    import numpy as np
+
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -50, 50)))
+    if function == "LINEAR_EXACT":
+        return (values - center) / width + 0.5
+    return (values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5
+
+
+def _first(value: object) -> float:
+    """The first of the windows that a file offers; 0 where it offers none."""
+    from pydicom.multival import MultiValue
+
+    return float((value[0] if isinstance(value, MultiValue) else value) or 0)
+
+
+def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels outside the exposed field, which must not set the contrast."""
+    import numpy as np
+
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = dataset.get("PixelPaddingRangeLimit", value)
+    return (stored >= min(value, limit)) & (stored <= max(value, limit))

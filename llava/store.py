@@ -1,0 +1,198 @@
+"""Files that a command leaves behind: whole or absent, locked while written, continued only alike.
+
+    whole_file, write_json    a file appears by one rename, after its last byte is on disk
+    locked                    one process at a time works in a folder
+    differences               what has changed between two runs' settings
+    RecordLog                 a JSON-lines file that grows, and survives a kill at any time
+
+Used by conversions, training, evaluation and writing. Standard library and `filelock` only.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+PARTIAL_SUFFIX = ".partial"
+"""Of a file or folder that is being written or deleted: never read, removed by the next start."""
+LOCK_FILE = ".lock"
+_LEASE_SECONDS = 60
+"""After this long without a sign of life a lock of another machine counts as a dead process's."""
+
+
+# ------------------------------------------------------------------ whole files
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file to write; it takes its place when the block ends well, and is gone otherwise."""
+    partial = partial_path(path)
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that a reader, or a kill, never meets half of it."""
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process writes `path` first; what killed processes left of it is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+        process = left.name.removesuffix(PARTIAL_SUFFIX).rsplit(".", 1)[-1]
+        if process.isdigit() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+
+
+def flush(path: Path) -> None:
+    """Have the operating system write a file's content, or a folder's names, to disk now."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or not the number of a process
+        return True
+    return True
+
+
+# ----------------------------------------------------------------- one at a time
+
+
+class FolderInUseError(ValueError):
+    """Another process works in the folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` (made if needed) against other processes, on shared file systems too.
+
+    The lock is a file that is created exclusively and kept fresh (`filelock.SoftFileLease`), not a
+    lock of the operating system, which some network file systems lack. A dead holder's lock is
+    taken over: at once on the same machine, after a minute of silence from another.
+    Raises FolderInUseError naming the holder.
+    """
+    from filelock import SoftFileLease, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    lease = SoftFileLease(path, lease_duration=_LEASE_SECONDS)
+    try:
+        lease.acquire(timeout=1.5 * _LEASE_SECONDS if _is_silent(path) else 1)
+    except Timeout:
+        raise FolderInUseError(
+            f"{str(folder)!r} is in use by {_holder(path)}; wait for it to end, stop it, or choose "
+            "another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _is_silent(path: Path) -> bool:
+    """Whether a lock has not been refreshed for a while; watching it then tells for certain."""
+    try:
+        return time.time() - path.stat().st_mtime > _LEASE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: Path) -> str:
+    """`process 4711 on node3`, as the lock file names it."""
+    from filelock import SoftFileLease
+
+    process = SoftFileLease(path, lease_duration=_LEASE_SECONDS).pid
+    try:
+        host = path.read_text(encoding="utf-8", errors="replace").split("\n")[1].strip()
+    except (OSError, IndexError):
+        host = ""
+    return f"process {process or '?'} on {host or 'an unknown machine'}"
+
+
+# ---------------------------------------------------------------- the same again
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """The keys whose values differ, each with `key: 1 before, 2 now`; an absent key is None."""
+    return {
+        key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
+
+
+class RecordLog:
+    """A JSON-lines file of records with an id, which survives a kill at any time.
+
+    A line is complete or it is not there: what a kill cut off is removed when the file is opened
+    again. Lines end at "\\n" only. One process at a time writes (`locked`). records: by id, what
+    the file holds; a record that is written again replaces the earlier one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError naming the line when the file is not such a log."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: BinaryIO = path.open("a+b")
+        try:
+            self._file.seek(0)
+            content = self._file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            self.records: dict[str, dict[str, Any]] = {}
+            for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+                record = self._record(line, number)
+                self.records[record["id"]] = record
+            self._file.truncate(len(whole))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RecordLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append the records and wait until they are on the disk."""
+        new = [dict(record) for record in records]
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in new)
+        self._file.write(lines.encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.update({record["id"]: record for record in new})
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            if not isinstance(record["id"], str):
+                raise TypeError("its id is not text")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{str(self.path)!r}, line {number} is not a record with an id ({error}); "
+                "name another file"
+            ) from error
+        return record

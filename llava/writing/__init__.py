@@ -1,0 +1,1 @@
+"""Images and context -> reports: the one way for every caller that wants a report."""

@@ -1,0 +1,141 @@
+"""Which reports to write: a folder of images, or a JSON list of images with their context.
+
+    folder or JSON -> read_items() -> `generate_many`
+
+Everything that can be checked without opening an image is checked here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.command_line import hint
+from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
+from llava.data.conversion.studies import human_turn
+from llava.data.conversion.whole_studies import role_of
+from llava.data.samples.json_stream import read_list
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
+_KEYS = ("id", "image", "view_position", "study_id", *CLINICAL_FIELDS)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One report to write. images: paths relative to `folder`; prompt: the human turn."""
+
+    id: str
+    images: tuple[str, ...]
+    folder: str
+    prompt: str
+
+
+def read_items(source: Path, image_folder: Path | None, context: Mapping[str, str]) -> list[Item]:
+    """The items of a folder (every image in it, by path) or of a JSON list (in its order).
+
+    image_folder: of a JSON. context: clinical fields for every image of a folder.
+    Raises ValueError or FileNotFoundError naming file, entry, field, value and remedy.
+    """
+    if source.is_dir():
+        if image_folder is not None:
+            raise ValueError(f"--image-folder goes with a JSON; {str(source)!r} is a folder")
+        items = list(_of_folder(source, context))
+        if not items:
+            raise ValueError(f"{str(source)!r} holds no image ({', '.join(SUFFIXES)} or DICOM)")
+        return items
+    if not source.is_file():
+        raise FileNotFoundError(f"--input {str(source)!r} does not exist")
+    if context:
+        raise ValueError(
+            f"--{next(iter(context))} is for an image or a folder; write it into the entries of "
+            f"{str(source)!r}"
+        )
+    items = [_of_entry(*pair, source, image_folder) for pair in enumerate(read_list(source))]
+    if not items:
+        raise ValueError(f"{str(source)!r} holds no entry; give at least one")
+    for name, count in Counter(item.id for item in items).items():
+        if count > 1:
+            raise ValueError(f"{str(source)!r}: {count} entries have the id {name!r}; make it one")
+    return items
+
+
+def other_files(source: Path, items: Sequence[Item]) -> str:
+    """How many files of a folder are no images, in words; "" for none."""
+    others = (
+        sum(path.is_file() for path in source.rglob("*")) - len(items) if source.is_dir() else 0
+    )
+    return f"; {others} files beside them are no images and left alone" if others else ""
+
+
+def _of_folder(folder: Path, context: Mapping[str, str]) -> Iterator[Item]:
+    prompt = human_turn(context)
+    if prompt.count(IMAGE_PLACEHOLDER) != 1:
+        raise ValueError(
+            f"the clinical context holds the image's mark {IMAGE_PLACEHOLDER}: remove it"
+        )
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and _is_image(path):
+            name = path.relative_to(folder).as_posix()
+            yield Item(name, (name,), str(folder), prompt)
+
+
+def _is_image(path: Path) -> bool:
+    """By its suffix; a file without one when it begins as a DICOM file does."""
+    if path.suffix:
+        return path.suffix.lower() in SUFFIXES
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _of_entry(index: int, raw: Any, source: Path, image_folder: Path | None) -> Item:
+    where = f"{str(source)!r}, entry number {index}"
+    raw = {"image": raw} if isinstance(raw, str) else raw
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where} is neither a path nor an object with 'image'")
+    images = raw.get("image", [])
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise ValueError(f"{where}, field 'image': {images!r} is not a path or a list of paths")
+    prompt = _question(raw, where) if "conversations" in raw else _prompt(raw, images, where)
+    if prompt.count(IMAGE_PLACEHOLDER) != len(images):
+        raise ValueError(
+            f"{where}: {prompt.count(IMAGE_PLACEHOLDER)} {IMAGE_PLACEHOLDER} in the text for "
+            f"{len(images)} images; write one per image"
+        )
+    name = raw.get("id", images[0] if images else index)
+    folder = source.parent if image_folder is None else image_folder
+    return Item(str(name), tuple(images), str(folder), prompt)
+
+
+def _question(raw: Mapping[str, Any], where: str) -> str:
+    """The human turn of an entry as training reads them; its answer is not looked at."""
+    turns = raw["conversations"]
+    first = turns[0] if isinstance(turns, list) and turns else None
+    if not isinstance(first, dict) or first.get("from") != "human" or len(turns) > 2:
+        raise ValueError(f"{where}, field 'conversations' must be one turn from 'human', or a pair")
+    if not isinstance(first.get("value"), str):
+        raise ValueError(f"{where}: the turn from 'human' has no text under 'value'")
+    return first["value"]
+
+
+def _prompt(raw: Mapping[str, Any], images: list[str], where: str) -> str:
+    """The human turn for an entry that lists its context by field."""
+    for key in raw:
+        if key not in _KEYS:
+            raise ValueError(f"{where}: unknown field {key!r}; {hint(key, _KEYS)}")
+    context = {name: raw[name] for name in CLINICAL_FIELDS if raw.get(name) is not None}
+    if wrong := [name for name, text in context.items() if not isinstance(text, str)]:
+        raise ValueError(f"{where}, field {wrong[0]!r}: {context[wrong[0]]!r} is not text")
+    views = raw.get("view_position", [])
+    views = [views] if isinstance(views, str) else views
+    if not images or not isinstance(views, list) or (views and len(views) != len(images)):
+        raise ValueError(
+            f"{where}: 'image' and 'view_position' list {len(images)} and {views!r}; give at least "
+            "one image, and a view for each or none"
+        )
+    if len(images) == 1 and not views:
+        return human_turn(context)
+    return human_turn(context, [role_of(str(view or "")) for view in views or [""] * len(images)])
