@@ -122,8 +122,8 @@ def _write_many(args: argparse.Namespace) -> int:
 
     items = read_items(args.input, args.image_folder, _context(args))
     print(f"{len(items)} items in {args.input}{other_files(args.input, items)}", file=sys.stderr)
-    from llava.writing.report_log import ReportLog
     from llava.writing.many import write_many
+    from llava.writing.report_log import ReportLog
     from llava.writing.writer import ReportWriter
 
     sampling = _sampling(args)

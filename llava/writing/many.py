@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from llava.diffusion.sampler import SamplingConfig
-    from llava.writing.report_log import ReportLog
     from llava.writing.items import Item
+    from llava.writing.report_log import ReportLog
 
 _READERS = 4
 """Threads that read the images of the next batch while the model writes this one."""

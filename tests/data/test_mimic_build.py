@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from llava.data.mimic_cxr.convert import convert as mimic_cxr
+from llava.data.mimic_cxr import convert as mimic_cxr
 from llava.data.mimic_cxr.marks import clean_context, clean_report
 from llava.phantom.raw_layout import (
     CHEXPERT,

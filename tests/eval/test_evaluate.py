@@ -16,11 +16,12 @@ from PIL import Image
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import evaluate, nlg
+from llava.eval import evaluate
 from llava.eval import steps as run
 from llava.eval.documents import Document, read_documents
 from llava.eval.lmms_run import PREDICTIONS_FOLDER, Launch, error_in
 from llava.eval.nlg import java
+from llava.eval.nlg import scores as nlg
 from llava.eval.predictions import Prediction, read_predictions
 from llava.eval.protocol import checkpoint_id
 from llava.writing.writer import Report, ReportWriter, Request

@@ -15,11 +15,11 @@ from lmms_eval.api.instance import Instance
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import nlg
 from llava.eval.documents import Document, read_documents, write_documents
 from llava.eval.llava_onevision_qwen import LlavaOnevisionQwen, ModelArguments, sampling_config
 from llava.eval.lmms_run import MODEL, TASKS_FOLDER
 from llava.eval.nlg import java
+from llava.eval.nlg import scores as nlg
 from llava.writing.writer import Report, Request
 
 TASK = "mimic_cxr"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llava.eval import nlg
 from llava.eval.metrics.significance import Draw
 from llava.eval.nlg import java
+from llava.eval.nlg import scores as nlg
 from llava.eval.nlg.overlap import meteor
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")

@@ -15,8 +15,8 @@ from PIL import Image
 from llava.constants import ASSISTANT_PROMPT, QUESTION
 from llava.eval.predictions import read_predictions
 from llava.generate import main
-from llava.writing.report_log import ReportLog
 from llava.writing.items import read_items
+from llava.writing.report_log import ReportLog
 from llava.writing.writer import ReportWriter, Request
 
 FAST = ("--device", "cpu", "--gen-length", "8", "--steps", "2")

@@ -3,7 +3,7 @@
     python -m llava.data.mimic_cxr --annotation annotation_with_clinic_info.json \\
         --image-root mimic-cxr/files --output data/
 
-`python -m llava.data.mimic_cxr build` makes that file from PhysioNet's own (`mimic_build`). Copies
+`python -m llava.data.mimic_cxr build` makes that file from PhysioNet's own (`build`). Copies
 from elsewhere differ a little, so it is read tolerantly where the meaning is clear, and refused
 where it is not:
 
@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     if given[:1] == ["build"]:
-        from llava.data.mimic_cxr.convert import build as mimic_build
+        from llava.data.mimic_cxr import build as mimic_build
 
         return mimic_build.main(given[1:])
     arguments = _parser().parse_args(given)
@@ -236,7 +236,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Source(studies, locate, arguments.per_study, arguments.prior)
 
     return run_conversion(arguments, source)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from llava.eval import nlg
 from llava.eval.labeler import FINDINGS, UNCERTAIN, label_report
 from llava.eval.metrics.clinical import FIVE, POLICIES, agreement
 from llava.eval.metrics.significance import RESAMPLES, Additive, Array, divide, intervals
+from llava.eval.nlg import scores as nlg
 from llava.eval.predictions import Prediction
 
 Nested = dict[str, Any]
