@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llava.diffusion.result import Counters
-from llava.model.language_model.attention import attend_to, keys_values
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.layers.attention import attend_to, keys_values
+from llava.model.layers.passes import empty_layers
 
 PREFIX, CANVAS = 850, 128
 """Tokens of image (729) and prompt, and of the canvas."""
@@ -144,7 +145,7 @@ class AutoregressiveStep:
     def __init__(self, model: Qwen3ForMaskedDiffusion, prefix: Tensor, tokens: int) -> None:
         self.model, (batch, self.start, _) = model, prefix.shape
         columns = self.start + tokens
-        self.layers = model.empty_layers(batch, columns)
+        self.layers = empty_layers(model.model, batch, columns)
         self.place = torch.full((1,), self.start, device=prefix.device)
         self.columns = torch.arange(columns, device=prefix.device)
         self.tokens = torch.zeros(batch, 1, dtype=torch.long, device=prefix.device)

@@ -107,7 +107,7 @@ def check_data(arguments: Arguments) -> int:
 
 def build_model(arguments: Arguments) -> Loaded:
     """The model that the run starts from, with everything frozen but the parts to train."""
-    from llava.model.language_model.attention import SHORT
+    from llava.model.layers.attention import SHORT
     from llava.model.lora import add_lora
     from llava.train.initial_model import initial_model
 

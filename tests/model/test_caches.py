@@ -7,9 +7,10 @@ from torch.nn import functional as F
 
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
+from llava.model.decoding.decode import denoisers
 from llava.model.decoding.drift import measure_drift
 from llava.model.flops import decoding_flops
-from llava.model.language_model.attention import attend_to, keys_values
+from llava.model.layers.attention import attend_to, keys_values
 
 APPROXIMATE = ["block_prefix", "block_dual", "interval"]
 MODES = ["full", "prefix"]
@@ -83,7 +84,7 @@ def test_partial_updates_follow_their_definition():
     )
     generator = torch.Generator().manual_seed(3)
     embeds = model.model.embed_tokens(torch.randint(0, 60, (2, 5), generator=generator)).detach()
-    denoiser, _ = model.denoisers(embeds, None, config, Counters())
+    denoiser, _ = denoisers(model, embeds, None, config, Counters())
     canvas = torch.full((2, 8), MASK)
     rows, block = torch.ones(2, 8, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
     kept = [{} for _ in model.model.layers]

@@ -100,7 +100,7 @@ def test_loss_and_report_of_a_row_do_not_depend_on_the_others(model, processor, 
         torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)
         report = model.generate(torch.tensor([PROMPTS[row]]), **own, **sampling)
         assert torch.equal(report.sequences[0], decoded.sequences[row])
-        torch.testing.assert_close(report.confidence[0], decoded.confidence[row], atol=1e-5, rtol=0)
+        torch.testing.assert_close(report.confidence[0], decoded.confidence[row], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

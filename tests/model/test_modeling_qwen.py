@@ -80,7 +80,7 @@ def test_in_prefix_mode_the_prefix_does_not_see_the_answer():
 
 def test_prefix_mode_equals_full_attention_under_the_same_visibility(ragged_batch):
     """Against a plain pass with the visibility written out as a dense mask."""
-    from llava.model.language_model.attention import layer_pass
+    from llava.model.layers.passes import OverPast, run_layers
 
     model = build("prefix")
     ids, _, mask = ragged_batch
@@ -90,8 +90,8 @@ def test_prefix_mode_equals_full_attention_under_the_same_visibility(ragged_batc
     visible = mask.bool()[:, None, :] & (is_prefix[:, None, :] | ~is_prefix[:, :, None])
     hidden = model.model.embed_tokens(ids)
     rope = model.model.rotary_emb(hidden, torch.arange(12)[None])
-    for layer in model.model.layers:
-        hidden, _ = layer_pass(layer, hidden, rope, None, visible[:, None])
+    work = OverPast(rope, None, visible[:, None])
+    hidden, _ = run_layers(model.model.layers, hidden, [work] * len(model.model.layers))
     expected = model.lm_head(model.model.norm(hidden))
     torch.testing.assert_close(logits[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=0)
 

@@ -1,22 +1,22 @@
-"""Packed rows against the same batch padded, under masks, and with one sample at a time."""
+"""Packed batches against their samples alone."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import llava.model.language_model.modeling_qwen as modeling_qwen
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.masking import seeded_noise
+from llava.diffusion.masking import Noise, seeded_noise
+from llava.model.language_model import modeling_qwen
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
-from llava.model.language_model.packing import pack, unpack
+from llava.model.layers.packing import pack
 
 VOCABULARY = 97
 RAGGED = [(7, 5), (4, 6), (9, 0), (4, 6)]
 EVEN = [(7, 5), (7, 5)]
 NO_PROMPT = [(0, 5), (3, 4)]
 LONG = [(5, 12), (9, 11)]
-"""Answers so long that the prefix is rather repeated than written out."""
+"""Answers longer than their prefixes."""
 
 
 @pytest.fixture
@@ -60,23 +60,28 @@ def loss_and_gradients(model, **inputs):
     return output.sample_loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
 
-def pad_always(monkeypatch):
-    monkeypatch.setattr(Qwen3ForMaskedDiffusion, "_pads", lambda *_: True)
-
-
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("lengths", [RAGGED, EVEN, NO_PROMPT, LONG])
-def test_padded_attention_gives_the_loss_and_gradients_of_groups(
-    model, monkeypatch, lengths, multiple
-):
+def test_a_packed_batch_gives_the_loss_and_gradients_of_its_samples_alone(model, lengths, multiple):
     inputs = inputs_of(lengths, views=2)
-    loss, grouped = loss_and_gradients(model, **inputs)
-    pad_always(monkeypatch)
+    expected, gradients = [], {}
+    for row in range(len(lengths)):
+        alone = {name: inputs[name][row : row + 1] for name in ("input_ids", "labels")}
+        alone = {name: value[:, : max(1, sum(lengths[row]))] for name, value in alone.items()}
+        width = alone["labels"].shape[1]
+        alone["noise"] = [
+            Noise(view.p_mask[row : row + 1], view.masked_indices[row : row + 1, :width])
+            for view in inputs["noise"]
+        ]
+        loss, own = loss_and_gradients(model, **alone)
+        expected.append(loss)
+        for name, gradient in own.items():
+            gradients[name] = gradients.get(name, 0) + gradient / len(lengths)
     model.pad_to_multiple_of = multiple
-    padded_loss, padded = loss_and_gradients(model, **inputs)
-    torch.testing.assert_close(padded_loss, loss, rtol=1e-5, atol=1e-6)
-    for name, gradient in grouped.items():
-        torch.testing.assert_close(padded[name], gradient, rtol=1e-4, atol=1e-6)
+    loss, together = loss_and_gradients(model, **inputs)
+    torch.testing.assert_close(loss, torch.cat(expected), rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(together[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_filler_rows_change_nothing(model):
@@ -101,16 +106,16 @@ def test_only_real_tokens_reach_the_layers_and_only_answers_the_last_mlp(model):
     assert rows == [real, real, 2 * (5 + 6 + 1 + 6)]
 
 
-def test_unpack_undoes_pack():
+def test_unpacking_undoes_packing_and_gives_zeros_on_padding():
     prefix, answers = torch.randn(3, 4, 2), torch.randn(2, 3, 5, 2)
     lengths = torch.tensor([4, 2, 0]), torch.tensor([5, 1, 3])
-    packed = pack(prefix, answers, *lengths, padded=False, multiple=16)
-    start, end = packed.packing.answers_start, packed.packing.answers_end
-    assert (start, end, len(packed.hidden)) == (6, 6 + 2 * 9, 32)
-    back = unpack(packed.hidden[start:end], packed.answer_source, (2, 3, 5))
+    packed = pack(prefix, answers, *lengths, multiple=16)
+    assert packed.hidden.shape == (32, 2)  # 6 + 2 * 9 rows, rounded up
     real = torch.arange(5) < lengths[1][:, None]
-    assert torch.equal(back, answers * real[None, :, :, None])
-    assert packed.positions[start:end].tolist()[:5] == [4, 5, 6, 7, 8]
+    assert torch.equal(packed.unpack_answers(packed.hidden), answers * real[None, :, :, None])
+    real = torch.arange(4) < lengths[0][:, None]
+    assert torch.equal(packed.unpack_prefix(packed.hidden), prefix * real[..., None])
+    assert packed.positions[-18:].tolist() == [4, 5, 6, 7, 8] * 2 + [2, 2] + [0, 1, 2] * 2
 
 
 class VocabularyRows(TorchDispatchMode):

@@ -7,7 +7,8 @@ from tiny_language import MASK, build, ragged_prompts
 from llava.diffusion.acceptance import doubtful
 from llava.diffusion.result import Counters, DecodeOptions
 from llava.diffusion.sampler import SamplingConfig
-from llava.model.language_model.attention import layer_pass
+from llava.model.decoding.decode import denoisers
+from llava.model.layers.passes import OverPast, run_layers
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ MODES = [("prefix", "prefix"), ("prefix", "none"), ("full", "none"), ("full", "p
 def verified(model, prompts, canvas, cache):
     config = SamplingConfig(gen_length=6, cache=cache)
     embeds = model.model.embed_tokens(prompts[0])
-    denoiser, _ = model.denoisers(embeds, prompts[1], config, Counters())
+    denoiser, _ = denoisers(model, embeds, prompts[1], config, Counters())
     tokens, undecided, checked = canvas
     block = torch.zeros(3, dtype=torch.long)
     plain = denoiser.logits(tokens, undecided, block)
@@ -64,8 +65,8 @@ def test_a_second_look_equals_a_pass_under_its_visibility_written_out(canvas):
     model = build("full")
     ids = torch.randint(0, 60, (1, 5), generator=torch.Generator().manual_seed(3))
     tokens, undecided, checked = (part[:1] for part in canvas)
-    denoiser, _ = model.denoisers(
-        model.model.embed_tokens(ids), None, SamplingConfig(gen_length=6), Counters()
+    denoiser, _ = denoisers(
+        model, model.model.embed_tokens(ids), None, SamplingConfig(gen_length=6), Counters()
     )
     _, again = denoiser.verify(tokens, undecided, torch.zeros(1, dtype=torch.long), checked)
     places = checked[0].nonzero().flatten()
@@ -78,8 +79,8 @@ def test_a_second_look_equals_a_pass_under_its_visibility_written_out(canvas):
         sees[11 + index, 11 + index] = True
     hidden = model.model.embed_tokens(whole)
     rope = model.model.rotary_emb(hidden, positions)
-    for layer in model.model.layers:
-        hidden, _ = layer_pass(layer, hidden, rope, None, sees[None, None])
+    work = OverPast(rope, None, sees[None, None])
+    hidden, _ = run_layers(model.model.layers, hidden, [work] * len(model.model.layers))
     expected = model.lm_head(model.model.norm(hidden[0, 11:]))
     torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
 

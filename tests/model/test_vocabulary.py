@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llava.model.language_model.vocabulary import Vocabulary
+from llava.model.layers.vocabulary import Vocabulary
 
 TOKENS, WIDTH, MASK, PADDING = 61, 8, 59, 60
 

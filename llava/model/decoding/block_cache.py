@@ -9,19 +9,17 @@ prompt's part is computed once, and only the canvas is approximated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import Qwen3ForCausalLM
 
 from llava.diffusion.cache import Layers, PrefixCache, select_layers
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
-from llava.model.decoding.denoisers import Prompt, prefill, score
-from llava.model.language_model.attention import key_mask, ragged, take_rows
-
-if TYPE_CHECKING:
-    from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.decoding.denoisers import Prompt, prefill_prompt, score
+from llava.model.layers.attention import key_mask, ragged, take_rows
+from llava.model.layers.passes import decode_pass, empty_layers
 
 
 @dataclass
@@ -33,7 +31,7 @@ class BlockDenoiser:
     each row's were computed for, -1 before the first.
     """
 
-    model: Qwen3ForMaskedDiffusion
+    model: Qwen3ForCausalLM
     prompt: Prompt
     block_length: int
     dual: bool
@@ -45,7 +43,7 @@ class BlockDenoiser:
     @classmethod
     def start(
         cls,
-        model: Qwen3ForMaskedDiffusion,
+        model: Qwen3ForCausalLM,
         prompt: Prompt,
         config: SamplingConfig,
         dual: bool,
@@ -53,9 +51,9 @@ class BlockDenoiser:
     ) -> BlockDenoiser:
         prefix = None
         if model.config.attention_mode == "prefix":
-            prefix = prefill(model, prompt, counters)
+            prefix = prefill_prompt(model, prompt, counters)
         batch, width, _ = prompt.embeds.shape
-        layers = model.empty_layers(batch, width + config.gen_length)
+        layers = empty_layers(model.model, batch, width + config.gen_length)
         if prefix is not None:
             for kept, own in zip(layers, prefix.layers, strict=True):
                 for whole, part in zip(kept, own, strict=True):
@@ -99,7 +97,7 @@ class BlockDenoiser:
         self.counters.add_pass(tokens.shape[:2].numel())
         self.counters.add_rows(tokens.shape[:2].numel(), width + length, len(self.layers))
         mask = prompt.keys(length)
-        hidden, own = self.model.decode_pass(tokens, positions, past, mask)
+        hidden, own = decode_pass(self.model.model, tokens, positions, past, mask)
         first = width + length - tokens.shape[1]
         for kept, new in zip(self.layers, own, strict=True):
             for whole, part in zip(kept, new, strict=True):
@@ -119,7 +117,7 @@ class BlockDenoiser:
         self.counters.add_rows(tokens.shape[:2].numel(), width + length + count, len(self.layers))
         everybody = len(index) == len(self.begun)
         past = self.layers if everybody else select_layers(self.layers, index)
-        part, _ = self.model.decode_pass(tokens, positions, past, mask)
+        part, _ = decode_pass(self.model.model, tokens, positions, past, mask)
         hidden = part.new_zeros(len(part), length + count, part.shape[-1])
         place = start[:, None] + torch.arange(count, device=start.device)
         hidden[torch.arange(len(part), device=start.device)[:, None], place] = part

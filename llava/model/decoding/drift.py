@@ -7,17 +7,15 @@ left to itself: how many tokens of the reports come out differently.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import Qwen3ForCausalLM
 
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
 from llava.diffusion.sampler import Denoiser
-
-if TYPE_CHECKING:
-    from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.decoding.decode import decode, denoisers, run_loop
 
 
 @dataclass
@@ -68,7 +66,7 @@ class _Beside:
 
 @torch.no_grad()
 def measure_drift(
-    model: Qwen3ForMaskedDiffusion,
+    model: Qwen3ForCausalLM,
     inputs_embeds: Tensor,
     attention_mask: Tensor | None,
     config: SamplingConfig,
@@ -83,11 +81,11 @@ def measure_drift(
     plainly = replace(config, cache="none")
     prompts = (inputs_embeds, attention_mask)
     plain, other = (
-        model.denoisers(*prompts, settings, Counters())[0] for settings in (plainly, config)
+        denoisers(model, *prompts, settings, Counters())[0] for settings in (plainly, config)
     )
     beside = _Beside(plain, other)
-    expected = model.run_loop(beside, None, len(inputs_embeds), plainly, options)
-    alone = model.decode(*prompts, config, options)
+    expected = run_loop(model, beside, None, len(inputs_embeds), plainly, options)
+    alone = decode(model, *prompts, config, options)
     return Drift(
         max_logit=beside.tally.largest,
         mean_logit=beside.tally.summed / beside.tally.positions,

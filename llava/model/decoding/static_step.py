@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import Qwen3ForCausalLM
 
 from llava.diffusion.cache import PrefixCache
 from llava.diffusion.result import Counters
 from llava.model.decoding.denoisers import Prompt, score
-
-if TYPE_CHECKING:
-    from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.layers.passes import decode_pass, empty_layers
 
 _MULTIPLE = 64
 _KEPT = 4
@@ -60,18 +58,18 @@ class StaticStep:
     """
 
     def __init__(
-        self, model: Qwen3ForMaskedDiffusion, batch: int, width: int, length: int, how: str
+        self, model: Qwen3ForCausalLM, batch: int, width: int, length: int, how: str
     ) -> None:
         device = model.model.embed_tokens.weight.device
         self.tokens = torch.zeros(batch, length, dtype=torch.long, device=device)
         self.positions = torch.zeros_like(self.tokens)
         shape = (batch, 1, 1, width + length)
         self.mask = torch.ones(shape, dtype=torch.bool, device=device)
-        self.layers = model.empty_layers(batch, width)
+        self.layers = empty_layers(model.model, batch, width)
 
         def step() -> Tensor:
             embeds = model.model.embed_tokens(self.tokens)
-            return model.decode_pass(embeds, self.positions, self.layers, self.mask)[0]
+            return decode_pass(model.model, embeds, self.positions, self.layers, self.mask)[0]
 
         self.run = recorded(step) if how == "graph" else compiled(step)
 
@@ -104,7 +102,7 @@ class StepPool:
     idle: list[tuple[Size, StaticStep]] = field(default_factory=list)
 
     def take(
-        self, model: Qwen3ForMaskedDiffusion, batch: int, prefix: int, length: int, how: str
+        self, model: Qwen3ForCausalLM, batch: int, prefix: int, length: int, how: str
     ) -> StaticStep:
         width = -(-prefix // _MULTIPLE) * _MULTIPLE
         for index, (size, _) in enumerate(self.idle):
@@ -125,7 +123,7 @@ class StaticDenoiser:
     pass, when a scaffold (`infill`) has said which canvases there are.
     """
 
-    model: Qwen3ForMaskedDiffusion
+    model: Qwen3ForCausalLM
     prompt: Prompt
     cache: PrefixCache
     counters: Counters
@@ -136,7 +134,7 @@ class StaticDenoiser:
     @classmethod
     def start(
         cls,
-        model: Qwen3ForMaskedDiffusion,
+        model: Qwen3ForCausalLM,
         prompt: Prompt,
         cache: PrefixCache,
         how: str,

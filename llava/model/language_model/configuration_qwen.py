@@ -46,6 +46,29 @@ class Qwen3DiffusionConfig(Qwen3Config):
                 "that is decoded in any order; set use_sliding_window=false in config.json"
             )
 
+    @property
+    def mask_token(self) -> int:
+        """`mask_token_id`. Raises ValueError when it is not set."""
+        if self.mask_token_id is None:
+            raise ValueError(
+                "config.mask_token_id is not set; load through llava.model.builder or pass "
+                "mask_token_id=... to from_pretrained"
+            )
+        return self.mask_token_id
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end an answer."""
+        ends = self.eos_token_id
+        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+    @property
+    def fill_token(self) -> int:
+        """The token after an answer's end. Raises ValueError when there is none."""
+        if self.pad_token_id is None and not self.end_tokens:
+            raise ValueError("config has neither pad_token_id nor eos_token_id; set one of them")
+        return self.end_tokens[-1] if self.pad_token_id is None else self.pad_token_id
+
 
 class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
     """The language model's fields, the vision tower's own configuration, and what joins them.

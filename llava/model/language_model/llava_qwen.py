@@ -92,7 +92,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             )
             attention_mask = splice.attention_mask
             if vocabulary is not None:
-                return self._denoising_loss(
+                return self.denoising_loss(
                     inputs_embeds,
                     vocabulary.masked_embed,
                     vocabulary.score,
