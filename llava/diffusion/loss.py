@@ -4,6 +4,8 @@ Second step of training, after the model has scored the rows that `masking` hid.
 masked never reach this module: logits are computed on masked rows only.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,7 +33,8 @@ def masked_diffusion_loss(
     uniform: CE / answer_length, mean over complementary pairs: one score per answer token (LaViDa).
 
     token_ce: (M,) fp32, in the row-major order of `masked_indices`.
-    masked_indices: (K, B, L) bool. p_mask: (K, B) fp32. answer_length: (B,) int.
+    masked_indices: (K, B, L) bool. p_mask: (K, B) fp32, or (K, B, L) of each position.
+    answer_length: (B,) int.
     token_weight: (B, L) fp32, 0 where there is no target; the weight w_i / sum_j w_j of a token
     then stands for 1 / answer_length. The sum expects sum_i w_i CE_i / sum_i w_i: no bound on the
     likelihood any more unless all weights are alike.
@@ -47,7 +50,8 @@ def masked_diffusion_loss(
         total = token_weight.sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
         weight = token_weight[sample_of, place] / total[sample_of]
     if weighting == "elbo":
-        weight = weight / (p_mask[copy_of, sample_of] * copies)
+        index = (copy_of, sample_of, place) if p_mask.dim() == 3 else (copy_of, sample_of)
+        weight = weight / (p_mask[index] * copies)
     else:
         weight = weight / max(1, copies // 2)
     sample_loss = torch.zeros(samples, dtype=torch.float32, device=token_ce.device)
@@ -65,6 +69,27 @@ def fill_weight(labels: Tensor, fill_token_id: int, weight: float) -> Tensor:
     repeated = is_fill & (is_fill.long().cumsum(dim=1) > 1)
     weights = (labels >= 0).float()
     return weights.masked_fill(repeated, weight)
+
+
+def next_token_targets(labels: Tensor, end_tokens: Sequence[int]) -> Tensor:
+    """The targets that a left-to-right reading is asked for: each answer up to its end token.
+
+    What follows the end (line break, fill) is the canvas's, not the text's. Each run of targets is
+    an answer of its own. labels: (B, L), negative where there is no target. Returns (B, L) bool.
+    """
+    target = labels >= 0
+    is_end = target & torch.isin(labels, torch.tensor(list(end_tokens), device=labels.device))
+    before = is_end.long().cumsum(dim=1) - is_end.long()
+    starts = target & ~F.pad(target, (1, 0))[:, :-1]
+    at_start = torch.where(starts, before, 0).cummax(dim=1).values
+    return target & (before == at_start)
+
+
+def mean_by_sample(token_ce: Tensor, counted: Tensor) -> Tensor:
+    """Mean of token_ce (M,) over the counted places (B, R) of each sample; 0 without any. (B,)"""
+    row = counted.nonzero(as_tuple=True)[0]
+    total = token_ce.new_zeros(len(counted)).index_add(0, row, token_ce)
+    return total / counted.sum(dim=1).clamp(min=1)
 
 
 def cross_entropy_by_copy(token_ce: Tensor, masked_indices: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ with probability p (MDLM, arXiv 2406.07524, eq. 2; LLaDA, arXiv 2502.09992, sec.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,15 @@ MASK_EPS = 1e-3
 
 
 class Noise(NamedTuple):
-    """One masked copy of a batch: p_mask (B,) fp32, masked_indices (B, L) bool."""
+    """One masked copy of a batch: p_mask (B,) fp32, masked_indices (B, L) bool.
+
+    Drawn block by block, p_mask is (B, L), of each answer position, and block_length (B,) says in
+    blocks of how many tokens each answer is masked; a block longer than the answer is all of it.
+    """
 
     p_mask: Tensor
     masked_indices: Tensor
+    block_length: Tensor | None = None
 
 
 def mask_probability(t: Tensor, eps: float = MASK_EPS) -> Tensor:
@@ -45,48 +51,105 @@ def sample_noise(
     return Noise(p_mask, target_mask & (draws < p_mask[:, None]))
 
 
-def seeded_noise(target_mask: Tensor, seeds: Sequence[int], t: Tensor | None = None) -> Noise:
-    """Noise that is a function of each row's seed alone.
+@dataclass(frozen=True)
+class NoiseShape:
+    """How the masks of a sample are drawn.
 
-    It does not depend on the other rows, on padding, on where the answer starts, on the device
-    or on the number of processes: the draws of a row belong to its answer tokens in order.
-
-    target_mask: (B, L) bool. seeds: B integers (`row_seed`). t: (B,) to override the drawn times.
+    t_power: the time is u^(1 / t_power) of a uniform u. block_length: each block of an answer has a
+    time of its own; None: one time for the whole answer. whole_share: the share of the samples
+    whose answer is one block all the same.
     """
-    times, masked = [], torch.zeros_like(target_mask, device="cpu")
-    targets = target_mask.cpu()
-    for row, seed in enumerate(seeds):
-        generator, own_t = _start_row(seed)
-        times.append(own_t if t is None else t[row].cpu())
-        draws = torch.rand(int(targets[row].sum()), generator=generator)
-        masked[row, targets[row]] = draws < mask_probability(times[-1])
-    p_mask = mask_probability(torch.stack(times))
-    return Noise(p_mask.to(target_mask.device), masked.to(target_mask.device))
+
+    t_power: float = 1.0
+    block_length: int | None = None
+    whole_share: float = 0.0
 
 
-def _start_row(seed: int) -> tuple[torch.Generator, Tensor]:
-    """A row's generator behind its first draw, and that draw, the row's own time."""
-    generator = torch.Generator().manual_seed(seed)
-    return generator, torch.rand((), generator=generator)
+PLAIN = NoiseShape()
+WHOLE_ANSWER = 1 << 30
+"""A block length that no answer reaches."""
+_BLOCK_DRAW = -3
+
+
+def seeded_noise(
+    target_mask: Tensor,
+    seeds: Sequence[int],
+    u: Tensor | None = None,
+    shape: NoiseShape = PLAIN,
+) -> Noise:
+    """Noise that is a function of each row's seed alone: `seeded_views` with one view."""
+    return seeded_views(target_mask, seeds, 1, u, shape)[0]
 
 
 def seeded_views(
-    target_mask: Tensor, seeds: Sequence[int], views: int, t: Tensor | None = None
+    target_mask: Tensor,
+    seeds: Sequence[int],
+    views: int,
+    u: Tensor | None = None,
+    shape: NoiseShape = PLAIN,
 ) -> list[Noise]:
-    """`views` masks of each row, at times spread evenly: view v of a row at (t + v / views) mod 1.
+    """`views` masks of each row, a function of the row's seed alone.
 
-    Each time is uniform, together they cover the interval; the first view is `seeded_noise`.
+    They do not depend on the other rows, on padding, on where the answer starts, on the device or
+    on the number of processes: the draws of a row belong to its answer tokens in order.
+
+    target_mask: (B, L) bool. seeds: B integers (`row_seed`). u: (B,) to override the drawn times.
+    View v of a row is at (u + v / views) mod 1; with blocks, block c of C is at that time plus
+    pi(c) / C, again mod 1, for a random permutation pi. So each time is uniform, and together the
+    views and the blocks of a sample cover the noise levels.
     """
-    if t is None:
-        t = torch.stack([_start_row(seed)[1] for seed in seeds])
+    if u is None:
+        u = torch.stack([_start_row(seed)[1] for seed in seeds])
+    lengths = [_block_length(seed, shape) for seed in seeds]
     return [
-        seeded_noise(
+        _draw(
             target_mask,
             [row_seed(seed, view) if view else seed for seed in seeds],
-            (t + view / views) % 1,
+            (u + view / views) % 1,
+            lengths,
+            shape,
         )
         for view in range(views)
     ]
+
+
+def _draw(
+    target_mask: Tensor,
+    seeds: Sequence[int],
+    u: Tensor,
+    lengths: Sequence[int],
+    shape: NoiseShape,
+) -> Noise:
+    targets, device = target_mask.cpu(), target_mask.device
+    masked, p_mask = torch.zeros_like(targets), torch.ones(targets.shape)
+    for row, (seed, time, length) in enumerate(zip(seeds, u.cpu(), lengths, strict=True)):
+        generator, _ = _start_row(seed)
+        place = targets[row].nonzero().squeeze(1)
+        block = (place - place[:1]) // length
+        blocks = int(block.max()) + 1 if len(block) else 1
+        if blocks > 1:
+            time = (time + torch.randperm(blocks, generator=generator)[block] / blocks) % 1
+        p = mask_probability(time ** (1 / shape.t_power))
+        p_mask[row, place] = p
+        masked[row, place] = torch.rand(len(place), generator=generator) < p
+    if shape.block_length is None:
+        p_mask = mask_probability(u.cpu() ** (1 / shape.t_power))
+        return Noise(p_mask.to(device), masked.to(device))
+    return Noise(p_mask.to(device), masked.to(device), torch.tensor(lengths, device=device))
+
+
+def _block_length(seed: int, shape: NoiseShape) -> int:
+    """Of one row, the same in all its views."""
+    if shape.block_length is None:
+        return WHOLE_ANSWER
+    draw = torch.rand((), generator=torch.Generator().manual_seed(row_seed(seed, _BLOCK_DRAW)))
+    return WHOLE_ANSWER if draw < shape.whole_share else shape.block_length
+
+
+def _start_row(seed: int) -> tuple[torch.Generator, Tensor]:
+    """A row's generator after its first draw, and that draw, the row's own time."""
+    generator = torch.Generator().manual_seed(seed)
+    return generator, torch.rand((), generator=generator)
 
 
 def row_seed(*parts: int) -> int:
@@ -105,7 +168,8 @@ def complement(noise: Noise, target_mask: Tensor) -> Noise:
 
     target_mask: (B, L) bool. Every answer token is masked in exactly one of the two.
     """
-    return Noise(p_mask=1 - noise.p_mask, masked_indices=target_mask & ~noise.masked_indices)
+    masked_inv = target_mask & ~noise.masked_indices
+    return noise._replace(p_mask=1 - noise.p_mask, masked_indices=masked_inv)
 
 
 def forward_process_embeds(inputs_embeds: Tensor, masked_embed: Tensor, noise: Noise) -> Tensor:

@@ -50,7 +50,7 @@ class BlockDenoiser:
         counters: Counters,
     ) -> BlockDenoiser:
         prefix = None
-        if model.config.attention_mode == "prefix":
+        if model.config.shares_prefix:
             prefix = prefill_prompt(model, prompt, counters)
         batch, width, _ = prompt.embeds.shape
         layers = empty_layers(model.model, batch, width + config.gen_length)

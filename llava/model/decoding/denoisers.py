@@ -70,7 +70,7 @@ def prefill_prompt(model: Qwen3ForCausalLM, prompt: Prompt, counters: Counters) 
     counters.prefill_calls += 1
     counters.add_pass(batch * width)
     counters.add_prefix(batch * width, width, model.config.num_hidden_layers)
-    return prefill(model.model, prompt.embeds, prompt.mask)
+    return prefill(model.model, prompt.embeds, prompt.mask, model.config.causal_prefix)
 
 
 def score(model: Qwen3ForCausalLM, hidden: Tensor, counters: Counters) -> Tensor:
@@ -117,8 +117,10 @@ class PromptDenoiser:
         (batch, length), width = canvas.shape, prompt.embeds.shape[1]
         tokens, positions = self.model.model.embed_tokens(canvas), prompt.canvas_positions(length)
         mask, cache, computed = prompt.keys(length), self.cache, batch * length
-        if cache is None and self.model.config.attention_mode == "prefix":
-            cache = prefill(self.model.model, prompt.embeds, prompt.mask)
+        if cache is None and self.model.config.shares_prefix:
+            cache = prefill(
+                self.model.model, prompt.embeds, prompt.mask, self.model.config.causal_prefix
+            )
             self.counters.add_prefix(batch * width, width, layers)
             self.counters.token_forwards += batch * width
         elif cache is None:

@@ -71,7 +71,7 @@ class IntervalDenoiser:
         counters: Counters,
     ) -> IntervalDenoiser:
         layers = [LayerState() for _ in model.model.layers]
-        if model.config.attention_mode == "prefix":
+        if model.config.shares_prefix:
             cache = prefill_prompt(model, prompt, counters)
             layers = [LayerState(prompt=own) for own in cache.layers]
         return cls(model, prompt, config, counters, layers)
@@ -79,7 +79,7 @@ class IntervalDenoiser:
     def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
         """As `PromptDenoiser.logits`."""
         config, prompt, length = self.config, self.prompt, canvas.shape[1]
-        full = self.model.config.attention_mode == "full"
+        full = not self.model.config.shares_prefix
         hidden = self.model.model.embed_tokens(canvas)
         rope = self.model.model.rotary_emb(hidden, prompt.canvas_positions(length))
         prompt_rope = None

@@ -6,14 +6,17 @@ from transformers import Qwen3Config
 
 from llava.images.layout import ASPECT_RATIOS
 
-ATTENTION_MODES = ("full", "prefix")
+ATTENTION_MODES = ("full", "prefix", "block")
 
 
 class Qwen3DiffusionConfig(Qwen3Config):
     """Qwen3 that attends in both directions. Saved as `a2d-qwen3`, the published format.
 
     attention_mode: `full`, everything attends to everything; `prefix`, image and prompt attend to
-        themselves, the answer attends to all.
+        themselves, the answer attends to all; `block`, as `prefix`, and the answer's blocks of
+        block_length tokens attend to themselves and to the clean text before them.
+    causal_weight: of the next-token loss on the clean text, in mode `block`.
+    causal_prefix: whether image and prompt attend to what comes before them only (`block`).
     complementary: score each sample under a pair of masks that share no answer token.
     loss_weighting: `elbo` (1 / p) or `uniform`.
     end_of_text_weight: of the end-of-text fill behind the first one, in the loss of training.
@@ -26,6 +29,9 @@ class Qwen3DiffusionConfig(Qwen3Config):
     complementary: bool = True
     loss_weighting: str = "elbo"
     end_of_text_weight: float = 1.0
+    block_length: int = 8
+    causal_weight: float = 1.0
+    causal_prefix: bool = False
     mask_token_id: int | None = None
     is_causal: bool = False
 
@@ -40,11 +46,21 @@ class Qwen3DiffusionConfig(Qwen3Config):
                 f"end_of_text_weight={self.end_of_text_weight} is negative; use 1 to weigh the "
                 "fill like the words, 0 to leave it out"
             )
+        if self.block_length < 1 or self.causal_weight < 0:
+            raise ValueError(
+                f"block_length={self.block_length}, causal_weight={self.causal_weight}: use a "
+                "positive length (8) and a weight of at least 0 (1)"
+            )
         if "sliding_attention" in self.layer_types:
             raise ValueError(
                 "use_sliding_window is not supported: a sliding window has no meaning for a canvas "
                 "that is decoded in any order; set use_sliding_window=false in config.json"
             )
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether nothing in the prompt depends on the answer, so that it is computed once."""
+        return self.attention_mode != "full"
 
     @property
     def mask_token(self) -> int:

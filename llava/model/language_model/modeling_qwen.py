@@ -1,11 +1,13 @@
 """Qwen3 as a masked-diffusion language model: bidirectional, trained and decoded by unmasking.
 
 The stock Qwen3 of transformers supplies the weights and the sub-modules, so state-dict names are
-Qwen3's; `passes` walks its layers. Two attention modes:
+Qwen3's; `passes` walks its layers. Three attention modes:
 
 full    one pass, everything attends to everything.
 prefix  the prefix over itself, the answers (K masked copies of each) over [prefix, their own]. The
         prefix is computed once for all copies of a sample (`packing`).
+block   as prefix, but noisy blocks come after clean text, which is also read left to right
+        (`blocks`): the loss adds the next token's, and decoding may go by either reading.
 
 The loss is `denoising_loss`; decoding is `decoding.decode`.
 """
@@ -28,6 +30,8 @@ from llava.diffusion.loss import (
     cross_entropy_by_copy,
     fill_weight,
     masked_diffusion_loss,
+    mean_by_sample,
+    next_token_targets,
     token_cross_entropy,
 )
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
@@ -36,6 +40,7 @@ from llava.diffusion.scaffold import Scaffold
 from llava.model.decoding.decode import decode, token_sampling
 from llava.model.decoding.static_step import StepPool
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.layers import blocks
 from llava.model.layers.attention import key_mask, ragged, take_rows
 from llava.model.layers.packing import pack
 from llava.model.layers.passes import OverPast, layer_pass, run_layers
@@ -48,6 +53,7 @@ class MaskedDiffusionOutput(ModelOutput):
 
     To report, without gradient, per masked copy (K, B): copy_ce, its summed cross-entropy,
     copy_tokens, how many tokens it hides, and copy_p, the probability they were hidden with.
+    In mode `block`: next_token_ce (B,), the mean over a sample's report of the next-token loss.
     """
 
     loss: Tensor | None = None
@@ -55,6 +61,7 @@ class MaskedDiffusionOutput(ModelOutput):
     copy_ce: Tensor | None = None
     copy_tokens: Tensor | None = None
     copy_p: Tensor | None = None
+    next_token_ce: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -107,7 +114,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
 
         input_ids or inputs_embeds: (B, L) or (B, L, D). attention_mask: (B, L), right-padded.
         labels: (B, L), IGNORE_INDEX where there is no target. noise: drawn when absent; several
-        give several views of each sample. prefix_length: (B,), mode `prefix` without labels only:
+        give several views of each sample. prefix_length: (B,), without labels, not in mode `full`:
         where the answer starts (default: everything is prefix).
         """
         if labels is None:
@@ -141,38 +148,53 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         # 1. Draw the masks: K copies, each view followed by its complement.
         target_mask = labels != IGNORE_INDEX
         copies = self._copies(target_mask, noise)
-        p_mask = torch.stack([copy.p_mask for copy in copies])  # (K, B)
 
         # 2. Cut the answers out; from here on everything is (B, R).
         span = AnswerSpan.of(target_mask, attention_mask)
         masked = torch.stack([span.take(copy.masked_indices) for copy in copies])  # (K, B, R)
-        targets = span.take(labels)  # zeros past the end, which no mask reads
+        targets = span.take(labels)  # zeros past the end, which nothing reads
 
-        # 3. Hide the masked tokens and encode every copy.
-        hidden = self._encode_copies(embeds, masked_embed, masked, span, attention_mask)
+        # 3. Hide the masked tokens and encode every copy; in mode `block` also the clean text.
+        noisy = _noisy_copies(span.take(embeds), masked_embed, masked)
+        if self.config.attention_mode == "block":
+            clean, hidden = self._encode_blocks(embeds, noisy, span, copies[0].block_length)
+            next_tokens = self._next_tokens(labels, span)  # (B, R) bool
+        else:
+            clean, hidden, next_tokens = (
+                None,
+                self._encode_copies(embeds, noisy, span, attention_mask),
+                None,
+            )
 
         # 4. Score the masked rows only: one per answer token of a complementary pair.
-        token_ce = token_cross_entropy(score(hidden[masked]), targets.expand_as(masked)[masked])
+        rows, wanted = hidden[masked], targets.expand_as(masked)[masked]
+        if next_tokens is not None:
+            rows = torch.cat([rows, clean[next_tokens]])
+            wanted = torch.cat([wanted, targets[next_tokens]])
+        token_ce, next_ce = token_cross_entropy(score(rows), wanted).tensor_split(
+            [int(masked.sum())]
+        )
 
         # 5. Weigh: 1 / p or uniform, each sample over its answer length.
-        token_weight = None
-        if self.config.end_of_text_weight != 1:
-            weight = self.config.end_of_text_weight
-            token_weight = span.take(fill_weight(labels, self.config.pad_token_id, weight))
         sample_loss = masked_diffusion_loss(
             token_ce,
             masked,
-            p_mask,
+            _take_probabilities(copies, span),
             target_mask.sum(dim=1),
             self.config.loss_weighting,
-            token_weight,
+            self._token_weight(labels, span),
         )
+        next_token_ce = None
+        if next_tokens is not None:
+            next_token_ce = mean_by_sample(next_ce, next_tokens)
+            sample_loss = sample_loss + self.config.causal_weight * next_token_ce
         return MaskedDiffusionOutput(
             loss=sample_loss.mean(),
             sample_loss=sample_loss,
             copy_ce=cross_entropy_by_copy(token_ce.detach(), masked),
             copy_tokens=masked.sum(dim=-1),
-            copy_p=p_mask,
+            copy_p=torch.stack([_mean_probability(copy, target_mask) for copy in copies]),
+            next_token_ce=next_token_ce,
         )
 
     def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
@@ -183,25 +205,54 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             return views
         return [copy for view in views for copy in (view, complement(view, target_mask))]
 
+    def _token_weight(self, labels: Tensor, span: AnswerSpan) -> Tensor | None:
+        """Of each target in the loss, (B, R); None when all count alike."""
+        weight = self.config.end_of_text_weight
+        if weight == 1:
+            return None
+        return span.take(fill_weight(labels, self.config.pad_token_id, weight))
+
+    def _next_tokens(self, labels: Tensor, span: AnswerSpan) -> Tensor | None:
+        """The answer places whose token is asked of the clean row before it, (B, R) bool.
+
+        None when neither the loss nor the validation wants them.
+        """
+        if self.training and self.config.causal_weight == 0:
+            return None
+        wanted = span.take(next_token_targets(labels, self.config.end_tokens))
+        wanted[:, 0] &= span.start > 0  # without a prefix nothing comes before the first token
+        return wanted
+
     def _encode_copies(
-        self,
-        embeds: Tensor,
-        masked_embed: Tensor,
-        masked: Tensor,
-        span: AnswerSpan,
-        attention_mask: Tensor | None,
+        self, embeds: Tensor, noisy: Tensor, span: AnswerSpan, attention_mask: Tensor | None
     ) -> Tensor:
-        """Hidden states of the answers (K, B, R, D) under K masks (K, B, R)."""
-        answers = span.take(embeds)
-        noisy = torch.stack(
-            [forward_process_embeds(answers, masked_embed, Noise(None, copy)) for copy in masked]
-        )
-        if self.config.attention_mode == "prefix":
+        """Hidden states of the noisy answers (K, B, R, D) after their prefixes in `embeds`."""
+        if self.config.shares_prefix:
             return self.shared_prefix_pass(span.prefix_of(embeds), noisy, span)[1]
         whole = torch.stack([_put_answers(embeds, copy, span) for copy in noisy])  # (K, B, L, D)
-        mask = None if attention_mask is None else attention_mask.repeat(len(masked), 1)
+        mask = None if attention_mask is None else attention_mask.repeat(len(noisy), 1)
         hidden = self.full_pass(whole.flatten(0, 1), ragged(mask)).view_as(whole)
         return torch.stack([span.take(copy) for copy in hidden])
+
+    def _encode_blocks(
+        self, embeds: Tensor, noisy: Tensor, span: AnswerSpan, block_length: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of the clean answers (B, R, D) and the noisy ones (K, B, R, D).
+
+        block_length: (B,), the config's when absent.
+        """
+        copies, _, length, _ = noisy.shape
+        if block_length is None:
+            block_length = torch.full_like(span.start, self.config.block_length)
+        strips = torch.cat([blocks.clean_strip(embeds, span.start, length)[None], noisy])
+        _, hidden = self.shared_prefix_pass(
+            span.prefix_of(embeds),
+            strips,
+            span,
+            visible=blocks.visible(span.start, block_length, copies, length),
+            offsets=blocks.strip_offsets(copies, embeds.device),
+        )
+        return hidden[0], hidden[1:]
 
     # ---------------------------------------------------------------- encode
 
@@ -235,14 +286,30 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         return self.model.norm(hidden)[:, :length]
 
     def shared_prefix_pass(
-        self, prefix: Tensor, answers: Tensor, span: AnswerSpan, keep_prefix: bool = False
+        self,
+        prefix: Tensor,
+        answers: Tensor,
+        span: AnswerSpan,
+        keep_prefix: bool = False,
+        visible: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
-        """All layers of mode prefix, over a packed batch.
+        """All layers over a packed batch, the prefix of a sample computed once for its C strips.
 
-        prefix: (B, P, D). answers: (K, B, R, D), each continuing at its sample's prefix. Returns
-        both after the final norm, zeros on padding; the prefix only with `keep_prefix`.
+        prefix: (B, P, D). answers: (C, B, R, D), each continuing at its sample's prefix. visible,
+        offsets: as in `pack`. Returns both after the final norm, zeros on padding; the prefix only
+        with `keep_prefix`.
         """
-        packed = pack(prefix, answers, span.start, span.length, multiple=self.pad_to_multiple_of)
+        packed = pack(
+            prefix,
+            answers,
+            span.start,
+            span.length,
+            visible=visible,
+            offsets=offsets,
+            causal_prefix=self.config.causal_prefix,
+            multiple=self.pad_to_multiple_of,
+        )
         cosine, sine = self.model.rotary_emb(packed.hidden, packed.positions[None])
         layers = self.model.layers
         works = packed.works((cosine[0], sine[0]), len(layers), answers_only=not keep_prefix)
@@ -315,6 +382,25 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         """Embedding of the mask token, (1, D)."""
         device = self.model.embed_tokens.weight.device
         return self.model.embed_tokens(torch.tensor([self.config.mask_token], device=device))
+
+
+def _noisy_copies(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tensor:
+    """(B, R, D) under K masks (K, B, R) -> (K, B, R, D)."""
+    return forward_process_embeds(embeds, masked_embed, Noise(masked.new_empty(0), masked))
+
+
+def _take_probabilities(copies: Sequence[Noise], span: AnswerSpan) -> Tensor:
+    """p_mask of the copies: (K, B), or (K, B, R) where blocks have their own."""
+    return torch.stack(
+        [copy.p_mask if copy.p_mask.dim() == 1 else span.take(copy.p_mask) for copy in copies]
+    )
+
+
+def _mean_probability(copy: Noise, target_mask: Tensor) -> Tensor:
+    """The probability that a sample's tokens were hidden with, over its blocks. (B,)"""
+    if copy.p_mask.dim() == 1:
+        return copy.p_mask
+    return (copy.p_mask * target_mask).sum(dim=1) / target_mask.sum(dim=1).clamp(min=1)
 
 
 def _put_answers(values: Tensor, answers: Tensor, span: AnswerSpan) -> Tensor:

@@ -110,6 +110,20 @@ def key_mask(masks: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor |
     return joined[:, None, None, :]
 
 
+def prefix_mask(
+    mask: Tensor | None, length: int, causal: bool, device: torch.device
+) -> Tensor | None:
+    """Who sees whom in a prefix of `length` tokens: (B or 1, 1, 1 or P, P) bool, or None for all.
+
+    mask: (B, P) bool or None, which tokens are real.
+    """
+    real = key_mask([mask], [length])
+    if not causal:
+        return real
+    earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    return earlier if real is None else earlier & real
+
+
 def ragged(mask: Tensor | None) -> Tensor | None:
     """The mask as bool if it hides anything, else None: a batch that is not ragged needs none."""
     return None if mask is None or bool(mask.all()) else mask.bool()

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from llava.model.layers.attention import (
     Rope,
     heads_of,
-    key_mask,
     mix,
+    prefix_mask,
     rotate,
 )
 from llava.model.layers.passes import LayerWork
@@ -66,7 +66,7 @@ class Strip(NamedTuple):
 class SharedPrefix(LayerWork):
     """One layer over packed rows. rope: (T, head_dim) each. filler: rows in front of the prefixes.
 
-    prefix_mask: (B, 1, 1, P) bool or None. answer_mask: (B or 1, 1, C R, P + C R) bool or None.
+    prefix_mask: (B or 1, 1, 1 or P, P) bool, answer_mask: (B or 1, 1, C R, P + C R) bool, or None.
     answers_only: nobody reads the prefix after this layer, so it gives keys and values only.
     """
 
@@ -141,13 +141,15 @@ def pack(
     *,
     visible: Tensor | None = None,
     offsets: Tensor | None = None,
+    causal_prefix: bool = False,
     multiple: int = 1,
 ) -> PackedBatch:
     """Pack prefixes (B, P, D) and the strips of their answers (C, B, R, D); lengths (B,) each.
 
     visible: (B or 1, C R, C R) bool, who sees whom among a sample's strips, padding not counted; by
     default each strip sees itself alone. offsets: (C,) added to the positions of a strip.
-    multiple: the number of rows is rounded up to it.
+    causal_prefix: prefix rows see only those before them. multiple: the number of rows is rounded
+    up to it.
     """
     strips, samples, length, width = answers.shape
     device = prefix.device
@@ -167,7 +169,9 @@ def pack(
         filler=filler,
         prefix=prefixes,
         answers=own,
-        prefix_mask=None if prefixes.index is None else key_mask([real_prefix], [prefix.shape[1]]),
+        prefix_mask=prefix_mask(
+            None if prefixes.index is None else real_prefix, prefix.shape[1], causal_prefix, device
+        ),
         answer_mask=_answer_mask(real_prefix, real_answer, strips, visible, prefixes, own),
     )
     positions = torch.cat([positions.new_zeros(filler, 1), *places]).squeeze(1)

@@ -18,8 +18,8 @@ from llava.model.layers.attention import (
     KeyValue,
     Rope,
     attend_to,
-    key_mask,
     keys_values,
+    prefix_mask,
 )
 
 
@@ -84,14 +84,18 @@ def run_layers(
     return hidden, kept
 
 
-def prefill(body: Qwen3Model, prefix: Tensor, mask: Tensor | None) -> PrefixCache:
-    """Keys and values of prefixes (B, P, D) that attend to themselves alone. mask: (B, P) or None.
+def prefill(
+    body: Qwen3Model, prefix: Tensor, mask: Tensor | None, causal: bool = False
+) -> PrefixCache:
+    """Keys and values of prefixes (B, P, D) that attend to themselves alone.
 
-    Of the last layer nothing else is computed.
+    mask: (B, P) or None. causal: each token sees only those before it. Of the last layer nothing
+    else is computed.
     """
     positions = torch.arange(prefix.shape[1], device=prefix.device)[None]
     rope = body.rotary_emb(prefix, positions)
-    work = OverPast(rope, None, key_mask([mask], [prefix.shape[1]]))
+    visible = prefix_mask(mask, prefix.shape[1], causal, prefix.device)
+    work = OverPast(rope, None, visible)
     *first, last = body.layers
     hidden, kept = run_layers(first, prefix, [work] * len(first))
     own = keys_values(last.self_attn, last.input_layernorm(hidden), rope)

@@ -1,0 +1,55 @@
+"""Mode `block` in training: the strips of an answer, and who sees whom among them.
+
+After the prefix of a sample come, at the answer's own positions a_1 .. a_R in blocks of b,
+
+clean    c_0 .. c_{R-1}, the answer itself, left to right: c_i sees the prefix and c_1 .. c_i, and
+         predicts a_{i+1}. c_0 is the last prefix token once more, as a query only.
+noisy k  the answer under the k-th mask: a row sees the prefix, the clean rows of earlier blocks,
+         and the rows of its own copy in its own block, both ways; it predicts its own token.
+
+So a noisy block meets in training what it meets in decoding: clean text before it, nothing after
+it. One block over the whole answer is mode `prefix`.
+"""
+
+import torch
+from torch import Tensor
+
+from llava.model.layers.attention import take_rows
+
+
+def clean_strip(embeds: Tensor, start: Tensor, length: int) -> Tensor:
+    """c_0 .. c_{R-1} of embeddings (B, L, D) whose answers begin at start (B,): (B, R, D).
+
+    Without a prefix c_0 is some other token, which nobody sees and nothing is asked of.
+    """
+    return take_rows(embeds, start - 1, length)
+
+
+def strip_offsets(copies: int, device: torch.device) -> Tensor:
+    """What is added to the positions of the strips (1 + K,): the clean one is a token early."""
+    return torch.tensor([-1] + [0] * copies, device=device)
+
+
+def visible(start: Tensor, block_length: Tensor, copies: int, length: int) -> Tensor:
+    """Who sees whom among the strips of a sample, (B or 1, C R, C R) bool for C = 1 + copies.
+
+    start, block_length: (B,). One mask serves the batch where all rows agree.
+    """
+    if bool((block_length == block_length[0]).all()) and bool((start > 0).all()):
+        start, block_length = start[:1], block_length[:1]
+    index = torch.arange(length, device=start.device)
+    block = index // block_length[:, None]  # (B, R): of answer place r, 0-based
+    behind, token = index[:, None], index  # of clean rows: query c_i, key c_j (a_j; c_0 is none)
+    clean = (token >= 1) & (token <= behind)
+    alone = (behind == 0) & (token == 0)  # without a prefix c_0 has only itself to see
+    clean = clean | (alone & (start == 0)[:, None, None])
+    # Key c_j is answer place j - 1.
+    earlier = (index - 1) // block_length[:, None]
+    noisy_to_clean = (token >= 1) & (earlier[:, None, :] < block[:, :, None])
+    own = block[:, :, None] == block[:, None, :]
+    nothing = torch.zeros_like(own)
+    rows = [torch.cat([clean.expand_as(own), *[nothing] * copies], dim=2)]
+    for copy in range(copies):
+        parts = [own if other == copy else nothing for other in range(copies)]
+        rows.append(torch.cat([noisy_to_clean, *parts], dim=2))
+    return torch.cat(rows, dim=1)
