@@ -215,6 +215,8 @@ def _splice_noise(
 ) -> Noise | list[Noise] | None:
     if noise is None:
         return None
-    if isinstance(noise, Noise):
-        return Noise(noise.p_mask, splice.spread(noise.masked_indices, False))
-    return [Noise(view.p_mask, splice.spread(view.masked_indices, False)) for view in noise]
+    if not isinstance(noise, Noise):
+        return [_splice_noise(splice, view) for view in noise]
+    p_mask = noise.p_mask if noise.p_mask.dim() == 1 else splice.spread(noise.p_mask, 1.0)
+    masked = splice.spread(noise.masked_indices, False)
+    return noise._replace(p_mask=p_mask, masked_indices=masked)

@@ -386,7 +386,9 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
 
 def _noisy_copies(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tensor:
     """(B, R, D) under K masks (K, B, R) -> (K, B, R, D)."""
-    return forward_process_embeds(embeds, masked_embed, Noise(masked.new_empty(0), masked))
+    unused = masked.new_empty(0)
+    copies = [forward_process_embeds(embeds, masked_embed, Noise(unused, copy)) for copy in masked]
+    return torch.stack(copies)
 
 
 def _take_probabilities(copies: Sequence[Noise], span: AnswerSpan) -> Tensor:
