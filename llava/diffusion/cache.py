@@ -46,9 +46,9 @@ def resolve_cache(config: SamplingConfig, attention_mode: str) -> str:
     Raises ValueError where `exact` was asked of a cache that only approximates plain recompute.
     """
     if config.cache == "auto":
-        return "prefix" if attention_mode == "prefix" else "none"
+        return "none" if attention_mode == "full" else "prefix"
     if config.exact and not is_exact(config.cache, attention_mode):
-        exact = "auto, prefix or none" if attention_mode == "prefix" else "auto or none"
+        exact = "auto or none" if attention_mode == "full" else "auto, prefix or none"
         raise ValueError(
             f"cache={config.cache!r} is an approximation for a checkpoint of attention mode "
             f"{attention_mode!r}, and exact=True was asked; use cache={exact}, or exact=False"
@@ -58,4 +58,4 @@ def resolve_cache(config: SamplingConfig, attention_mode: str) -> str:
 
 def is_exact(cache: str, attention_mode: str) -> bool:
     """Whether decoding with this cache gives the tokens of plain recompute (in fp32)."""
-    return cache == "none" or (cache == "prefix" and attention_mode == "prefix")
+    return cache == "none" or (cache == "prefix" and attention_mode != "full")

@@ -11,20 +11,28 @@ from typing import Any
 from llava.diffusion.schedule import UNMASKING_SCHEDULES
 
 REMASKING = ("low_confidence", "random", "margin", "entropy")
+DECODERS = ("auto", "canvas", "blocks", "causal", "speculative")
 STEPS = ("eager", "compile", "graph")
 EXACT_CACHES = ("auto", "none", "prefix")
 """Caches without stale canvas rows (`prefix` is exact in attention mode `prefix`)."""
 CACHES = (*EXACT_CACHES, "block_prefix", "block_dual", "interval")
 RULES = ("threshold", "factor", "entropy_bound")
+LEFT_TO_RIGHT = ("causal", "speculative")
+CANVAS_ONLY = (*RULES, "revoke", "cfg_scale", "skip_tail")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a report is decoded. Bad values and combinations raise ValueError on construction.
 
-    gen_length: canvas length R. block_length: decoded left to right in blocks of this many
-        (default: the whole canvas). steps: denoising steps for the whole canvas, shared evenly
-        by the blocks (default: one per token).
+    decoder: `canvas`, a canvas of gen_length masks that is decided in any order (every checkpoint);
+        and of a checkpoint of attention mode `block`: `blocks`, block after block with the same
+        rules, `causal`, left to right a token a pass, or `speculative`, the causal text in fewer
+        passes (`left_to_right`). `auto` (`resolve_decoder`) is `canvas` for other checkpoints.
+    gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
+        blocks of this many (default: the whole canvas); of `speculative`, one more than the drafts
+        of a pass. steps: denoising steps for the whole canvas, shared evenly by the blocks
+        (default: one per token).
     temperature: 0 is greedy; above, Gumbel-max on logits / temperature.
     cfg_scale: guidance w in logits_u + (1 + w) (logits - logits_u); 0 is off.
     remasking: by what the proposals are ranked: `low_confidence` (the share of the softmax; the
@@ -51,6 +59,7 @@ class SamplingConfig:
     stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
     """
 
+    decoder: str = "auto"
     gen_length: int = 128
     block_length: int | None = None
     steps: int | None = None
@@ -75,6 +84,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         self._fill_defaults()
         self._check_lengths()
+        _check_choice("decoder", self.decoder, DECODERS)
         _check_choice("remasking", self.remasking, REMASKING)
         _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
         _check_choice("cache", self.cache, CACHES)
@@ -84,6 +94,7 @@ class SamplingConfig:
         if not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"stop={self.stop!r}: every stop string must be text, and not empty")
         self._check_rules()
+        self._check_decoder()
         if not 0 < self.update_ratio <= 1:
             raise ValueError(f"update_ratio={self.update_ratio} is not in (0, 1]; try 0.25")
 
@@ -99,6 +110,28 @@ class SamplingConfig:
         given = [name for name in RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are rules for the same choice; give one")
+
+    def _check_decoder(self) -> None:
+        if self.decoder in LEFT_TO_RIGHT:
+            unused = {name: getattr(self, name) for name in CANVAS_ONLY}
+            given = [f"{name}={value!r}" for name, value in unused.items() if value]
+            if self.remasking != "low_confidence":
+                given.append(f"remasking={self.remasking!r}")
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)} with decoder={self.decoder!r}: it writes left to right "
+                    "and ranks nothing; leave that out, or use decoder='blocks'"
+                )
+        if self.decoder not in ("auto", "canvas"):
+            if self.cache not in EXACT_CACHES or self.cache == "none":
+                raise ValueError(
+                    f"cache={self.cache!r} with decoder={self.decoder!r}, whose own cache is "
+                    "exact; leave cache out"
+                )
+            if self.step != "eager":
+                raise ValueError(
+                    f"step={self.step!r} with decoder={self.decoder!r}: only step='eager' is there"
+                )
 
     def _check_revoke(self) -> None:
         if not 0 < self.revoke <= 1:
@@ -170,3 +203,35 @@ def _check_not_negative(name: str, value: float, remedy: str) -> None:
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
+
+
+def resolve_decoder(config: SamplingConfig, attention_mode: str, templates: bool = False) -> str:
+    """The decoder that `config` means for a checkpoint of this attention mode.
+
+    `auto` on a checkpoint of mode `block`: `canvas` for templates, `blocks` where a rule, guidance
+    or a number of steps is asked for, else `speculative`. Raises ValueError for a decoder that the
+    checkpoint or a template does not allow.
+    """
+    if attention_mode != "block":
+        if config.decoder not in ("auto", "canvas"):
+            raise ValueError(
+                f"decoder={config.decoder!r} needs a checkpoint that was trained with "
+                f"attention_mode='block'; this one has {attention_mode!r}: use decoder='canvas', "
+                "or train one (--attention_mode block)"
+            )
+        return "canvas"
+    if templates:
+        if config.decoder not in ("auto", "canvas"):
+            raise ValueError(
+                f"decoder={config.decoder!r} with a template: its text after a blank has to be "
+                "seen while the blank is filled; use decoder='canvas'"
+            )
+        return "canvas"
+    if config.decoder != "auto":
+        return config.decoder
+    asked = any(getattr(config, name) for name in CANVAS_ONLY)
+    asked = asked or config.steps != config.gen_length or config.remasking != "low_confidence"
+    asked = asked or config.cache != "auto" or config.step != "eager"
+    if config.cache not in ("auto", "prefix") or config.step != "eager":
+        return "canvas"
+    return "blocks" if asked else "speculative"

@@ -14,13 +14,17 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from llava.diffusion.cache import resolve_cache
+from llava.diffusion.config import LEFT_TO_RIGHT, resolve_decoder
+from llava.diffusion.left_to_right import write_left_to_right
 from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
 from llava.diffusion.sampler import Denoiser, SamplingConfig, denoise
 from llava.diffusion.scaffold import Scaffold
 from llava.model.decoding.block_cache import BlockDenoiser
+from llava.model.decoding.blocks import TextBlockDenoiser
 from llava.model.decoding.denoisers import Prompt, PromptDenoiser, prefill_prompt
 from llava.model.decoding.interval_cache import IntervalDenoiser
 from llava.model.decoding.static_step import StaticDenoiser
+from llava.model.decoding.text_reader import TextReader
 
 
 @torch.no_grad()
@@ -38,7 +42,13 @@ def decode(
     options.row_seeds go by canvas, and so does the result. Needs config.gen_length = R.
     """
     counters, batch = Counters(), len(inputs_embeds)
-    pair = denoisers(model, inputs_embeds, attention_mask, config, counters)
+    decoder = resolve_decoder(config, model.config.attention_mode, scaffold is not None)
+    if decoder in LEFT_TO_RIGHT:
+        prompt = _prompt(model, inputs_embeds, attention_mask, config)
+        result = _write_left_to_right(model, prompt, config, decoder, options, counters)
+        result.counters = counters
+        return result
+    pair = denoisers(model, inputs_embeds, attention_mask, config, counters, decoder)
     if scaffold is not None:
         scaffold, batch = scaffold.to(inputs_embeds.device), len(scaffold.prompt)
         pair = tuple(one and _one_per_canvas(one, scaffold) for one in pair)
@@ -82,18 +92,51 @@ def denoisers(
     attention_mask: Tensor | None,
     config: SamplingConfig,
     counters: Counters,
+    decoder: str = "canvas",
 ) -> tuple[Denoiser, Denoiser | None]:
     """What answers the loop for these prompts; the second one under guidance."""
+    prompt = _prompt(model, inputs_embeds, attention_mask, config)
+    make = _denoiser if decoder == "canvas" else TextBlockDenoiser.start
+    denoiser = make(model, prompt, config, counters)
+    if config.cfg_scale == 0:
+        return denoiser, None
+    masked = model.mask_embedding().expand_as(inputs_embeds)
+    return denoiser, make(model, replace(prompt, embeds=masked), config, counters)
+
+
+def _prompt(
+    model: Qwen3ForCausalLM,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor | None,
+    config: SamplingConfig,
+) -> Prompt:
     batch, width, _ = inputs_embeds.shape
     length = torch.full((batch,), width, device=inputs_embeds.device)
     if attention_mask is not None:
         length = attention_mask.sum(dim=1).long()
     _check_positions(model, int(length.max()), config)
-    denoiser = _denoiser(model, Prompt(inputs_embeds, length), config, counters)
-    if config.cfg_scale == 0:
-        return denoiser, None
-    masked = model.mask_embedding().expand_as(inputs_embeds)
-    return denoiser, _denoiser(model, Prompt(masked, length), config, counters)
+    return Prompt(inputs_embeds, length)
+
+
+def _write_left_to_right(
+    model: Qwen3ForCausalLM,
+    prompt: Prompt,
+    config: SamplingConfig,
+    decoder: str,
+    options: DecodeOptions,
+    counters: Counters,
+) -> Decoded:
+    return write_left_to_right(
+        TextReader.start(model, prompt, config, counters),
+        len(prompt.length),
+        config,
+        masks=config.block_length if decoder == "speculative" else 0,
+        mask_token_id=model.config.mask_token,
+        pad_token_id=model.config.fill_token,
+        end_token_ids=model.config.end_tokens,
+        device=prompt.length.device,
+        options=options,
+    )
 
 
 def token_sampling(settings: Mapping[str, Any]) -> SamplingConfig:

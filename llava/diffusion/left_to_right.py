@@ -1,0 +1,267 @@
+"""Decoding by the causal reading of a mode-`block` checkpoint, a token a pass or several.
+
+causal       each pass reads the last token and writes the next one.
+speculative  each pass reads the last token and k drafts, which the diffusion reading of the pass
+             before proposed for the places that follow. Drafts are accepted while they agree with
+             the causal reading; the first that does not is replaced by the causal token. In the
+             same pass, masks after every possible number of accepted drafts propose the next ones.
+
+Greedy, `speculative` writes what `causal` writes, whatever the drafts are. With temperature a draft
+x drawn from q is accepted with probability min(1, p(x) / q(x)), else the token is drawn from
+max(0, p - q), normalised: the distribution is the causal one, p (arXiv 2211.17192, theorem 1).
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from llava.diffusion.acceptance import best_token
+from llava.diffusion.config import SamplingConfig
+from llava.diffusion.masking import row_seed
+from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions, Step
+
+
+class Reading(Protocol):
+    """One pass over the tokens that were read."""
+
+    def next_logits(self) -> Tensor:
+        """Of the token after each one read: (B, n, V)."""
+
+    def draft_logits(self, accepted: Tensor) -> Tensor:
+        """Of the masks after the row `accepted` (B,) of those read: (B, b, V)."""
+
+    def keep(self, count: Tensor) -> None:
+        """Keep the first count (B,) tokens read; the others were never there."""
+
+
+class Reader(Protocol):
+    """A model with its prompts and the text that it has read, as the loop sees it."""
+
+    def read(self, tokens: Tensor | None, masks: int) -> Reading:
+        """Read tokens (B, n) after the text; None: the prompt's last token, before any text.
+
+        masks: how many follow each token, for drafts (0: none).
+        """
+
+    def select(self, rows: Tensor) -> "Reader":
+        """The same for some rows of the batch only; rows: (B',) indices."""
+
+
+@dataclass
+class _Texts:
+    """The rows being written. tokens, confidence, decided_at: (B, R). length, nfe, seed: (B,).
+
+    drafts: (B, k) for the places after the last token. share: (B, k, V) fp64, what they were drawn
+    from; one column when greedy. origin: (B,) which row of the batch each is.
+    """
+
+    tokens: Tensor
+    confidence: Tensor
+    decided_at: Tensor
+    length: Tensor
+    nfe: Tensor
+    seed: Tensor
+    origin: Tensor
+    drafts: Tensor
+    share: Tensor
+
+    @classmethod
+    def empty(cls, seeds: Sequence[int], length: int, fill: int, device: torch.device) -> "_Texts":
+        batch = len(seeds)
+        zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(
+            tokens=torch.full((batch, length), fill, device=device),
+            confidence=torch.zeros(batch, length, device=device),
+            decided_at=torch.full((batch, length), -1, device=device),
+            length=zeros,
+            nfe=zeros.clone(),
+            seed=torch.tensor(seeds, dtype=torch.long, device=device),
+            origin=torch.arange(batch, device=device),
+            drafts=zeros[:, None][:, :0],
+            share=torch.zeros(batch, 0, 1, dtype=torch.float64, device=device),
+        )
+
+    def select(self, rows: Tensor) -> "_Texts":
+        return _Texts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def store_into(self, whole: "_Texts") -> None:
+        for name in ("tokens", "confidence", "decided_at", "length", "nfe"):
+            getattr(whole, name)[self.origin] = getattr(self, name)
+
+    def to_read(self) -> Tensor | None:
+        """The last token and its drafts (B, 1 + k); None before the first."""
+        if not int(self.length.max()):
+            return None
+        last = self.tokens.gather(1, self.length[:, None] - 1)
+        return torch.cat([last, self.drafts], dim=1)
+
+    def write(self, chosen: Tensor, probability: Tensor, count: Tensor) -> Tensor:
+        """Append the first count (B,) of the chosen tokens (B, n); returns where, (B, R) bool."""
+        row, offset = (torch.arange(chosen.shape[1], device=count.device) < count[:, None]).nonzero(
+            as_tuple=True
+        )
+        place = self.length[row] + offset
+        new = torch.zeros_like(self.tokens, dtype=torch.bool)
+        new[row, place] = True
+        self.tokens[row, place] = chosen[row, offset]
+        self.confidence[row, place] = probability[row, offset]
+        self.decided_at[row, place] = self.nfe[row]
+        self.length = self.length + count
+        self.nfe = self.nfe + 1
+        return new
+
+
+@torch.no_grad()
+def write_left_to_right(
+    reader: Reader,
+    batch: int,
+    config: SamplingConfig,
+    *,
+    masks: int,
+    mask_token_id: int,
+    pad_token_id: int,
+    end_token_ids: Sequence[int] = (),
+    device: torch.device | str = "cpu",
+    options: DecodeOptions = NO_OPTIONS,
+) -> Decoded:
+    """Write `batch` texts of at most config.gen_length tokens. masks: after each token
+    read; 0 is `causal`.
+
+    In fp32 a row's tokens do not depend on the other rows. Confidence is the causal probability.
+    """
+    seeds, limit = options.seeds(batch), config.gen_length
+    whole = _Texts.empty(seeds, limit, pad_token_id, torch.device(device))
+    texts = whole.select(whole.origin)
+    ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
+    history = [_canvas(whole, mask_token_id)[None][:0]]
+    for index in itertools.count():
+        reading = reader.read(texts.to_read(), masks)
+        chosen, probability, accepted = _verify(reading, texts, config, mask_token_id)
+        count = _cut_at_end(chosen, accepted + 1, ends, limit - texts.length)
+        new = texts.write(chosen, probability, count)
+        if options.on_step is not None:
+            undecided = torch.arange(limit, device=ends.device) >= texts.length[:, None]
+            tokens = _canvas(texts, mask_token_id)
+            options.on_step(Step(index, texts.origin, tokens, undecided, new))
+        last = texts.tokens.gather(1, texts.length[:, None] - 1).squeeze(1)
+        unfinished = (~torch.isin(last, ends) & (texts.length < limit)).nonzero().squeeze(1)
+        leaving = len(unfinished) < len(texts.origin)
+        if leaving or options.keep_history:
+            texts.store_into(whole)
+        if options.keep_history:
+            history.append(_canvas(whole, mask_token_id)[None])
+        if not len(unfinished):
+            break
+        reading.keep(accepted + 1)
+        if masks:
+            _draft(reading, texts, accepted, config, mask_token_id)
+        if leaving:
+            texts, reader = texts.select(unfinished), reader.select(unfinished)
+    return Decoded(
+        sequences=whole.tokens,
+        confidence=whole.confidence,
+        decided_at=whole.decided_at,
+        nfe=whole.nfe,
+        guidance_passes=torch.zeros_like(whole.nfe),
+        history=torch.cat(history) if options.keep_history else None,
+    )
+
+
+def _verify(
+    reading: Reading, texts: _Texts, config: SamplingConfig, mask_token_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (B, n), their shares, and how many drafts are accepted (B,); one more is written."""
+    logits = reading.next_logits().float()  # (B, n, V)
+    total = logits.logsumexp(dim=-1)
+    drafts = texts.drafts
+    if config.temperature == 0:
+        flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
+        chosen = flat.view(logits.shape[:2])
+        accepted = (chosen[:, :-1] == drafts).long().cumprod(dim=1).sum(dim=1)
+    else:
+        chosen, accepted = _sample(_share(logits, config, mask_token_id), texts, config)
+    value = logits.gather(2, chosen[..., None]).squeeze(2)
+    return chosen, (value - total).exp(), accepted
+
+
+def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """Accept drafts with min(1, p / q), then one token from what is left. share: p (B, n, V)."""
+    drafts, drawn_from = texts.drafts, texts.share
+    batch, count = drafts.shape
+    generators = _generators(texts, config, 0)
+    chosen = torch.cat([drafts, torch.zeros_like(texts.length)[:, None]], dim=1)
+    accepted = torch.zeros_like(texts.length)
+    if count:
+        p, q = (
+            part.gather(2, drafts[..., None]).squeeze(2) for part in (share[:, :-1], drawn_from)
+        )
+        draws = [torch.rand(count, generator=g, device=g.device) for g in generators]
+        accepted = (torch.stack(draws) * q < p).long().cumprod(dim=1).sum(dim=1)
+    row = torch.arange(batch, device=drafts.device)
+    left = share[row, accepted]
+    if count:
+        rejected = accepted < count
+        rest = (left - drawn_from[row, accepted.clamp(max=count - 1)]).clamp(min=0)
+        rest = torch.where(rest.sum(dim=1, keepdim=True) > 0, rest, left)
+        left = torch.where(rejected[:, None], rest, left)
+    chosen[row, accepted] = _draw(left, generators)
+    return chosen, accepted
+
+
+def _draft(
+    reading: Reading, texts: _Texts, accepted: Tensor, config: SamplingConfig, mask_token_id: int
+) -> None:
+    """Drafts for the places after the token just written: the first mask stood for that one."""
+    logits = reading.draft_logits(accepted)[:, 1:].float()  # (B, k, V)
+    if config.temperature == 0:
+        flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
+        texts.drafts = flat.view(logits.shape[:2])
+        return
+    texts.share = _share(logits, config, mask_token_id)
+    generators = _generators(texts, config, 1)
+    columns = [_draw(texts.share[:, k], generators) for k in range(logits.shape[1])]
+    texts.drafts = torch.stack(columns, dim=1) if columns else texts.drafts[:, :0]
+
+
+def _share(logits: Tensor, config: SamplingConfig, mask_token_id: int) -> Tensor:
+    """What is drawn from: softmax of logits / temperature without the mask token, fp64."""
+    scaled = logits.double() / config.temperature
+    scaled[..., mask_token_id] = -torch.inf
+    return scaled.softmax(dim=-1)
+
+
+def _draw(share: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """One token of each row from (unnormalised) shares (B, V): the first of exponential clocks."""
+    clocks = [
+        torch.empty_like(row).exponential_(generator=own)
+        for row, own in zip(share, generators, strict=True)
+    ]
+    return (share / torch.stack(clocks)).argmax(dim=-1)
+
+
+def _generators(texts: _Texts, config: SamplingConfig, use: int) -> list[torch.Generator]:
+    """A generator of each row, a function of the seeds, the pass and the use."""
+    places = zip(texts.seed.tolist(), texts.nfe.tolist(), strict=True)
+    device = texts.tokens.device
+    return [
+        torch.Generator(device).manual_seed(row_seed(config.seed, own, step, use))
+        for own, step in places
+    ]
+
+
+def _cut_at_end(chosen: Tensor, count: Tensor, ends: Tensor, room: Tensor) -> Tensor:
+    """How many of the first `count` (B,) tokens to write: up to the end token and the limit."""
+    place = torch.arange(chosen.shape[1], device=chosen.device)
+    is_end = torch.isin(chosen, ends) & (place < count[:, None])
+    first = torch.where(is_end.any(dim=1), is_end.long().argmax(dim=1) + 1, count)
+    return torch.minimum(first, room)
+
+
+def _canvas(texts: _Texts, mask_token_id: int) -> Tensor:
+    """The tokens so far, the mask token where there is none yet (B, R)."""
+    place = torch.arange(texts.tokens.shape[1], device=texts.tokens.device)
+    return texts.tokens.masked_fill(place >= texts.length[:, None], mask_token_id)
