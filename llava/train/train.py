@@ -148,7 +148,7 @@ def build_trainer(
 ) -> LLaDATrainer:
     """stop: what asks the run to end early; nothing does when absent."""
     from llava.data.samples.dataset import Collator
-    from llava.model.training_flops import StepCost
+    from llava.model.flops import StepCost
     from llava.train.llada_trainer import LLaDATrainer, Policies
     from llava.train.optimizers import LearningRates
     from llava.train.watch.metrics import Monitor

@@ -9,7 +9,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.diffusion.masking import seeded_noise
 from llava.images.layout import ImageLayout
 from llava.model.builder import build_from_backbones
-from llava.model.training_flops import StepCost
+from llava.model.flops import StepCost
 from llava.train.watch.metrics import Monitor, row_lengths
 
 
@@ -44,7 +44,7 @@ def test_an_image_counts_its_tokens_whether_or_not_its_features_were_stored():
     layout = ImageLayout(28, 2)
     batch = batch_of(2) | {"image_sizes": torch.tensor([[28, 28]] * 2)}
     for found in ({"images": torch.rand(2, 3, 28, 28)}, {"image_features": torch.rand(2, 4, 8)}):
-        monitor = Monitor(StepCost(0, 1, 0, 3, 0, 1, 1, True), layout, torch.device("cpu"))
+        monitor = Monitor(StepCost(0, 1, 0, 3, 0, 1, 1, "prefix", 8), layout, torch.device("cpu"))
         monitor.record_batch(batch | found)
         assert monitor.batches == [
             ([(5 + layout.tokens(28, 28), 30)] * 2, len(found.get("images", ())))
@@ -52,7 +52,7 @@ def test_an_image_counts_its_tokens_whether_or_not_its_features_were_stored():
 
 
 def test_the_loss_of_a_quartile_is_per_masked_token_of_its_copies():
-    cost = StepCost(0, 1, 0, 3, 0, 1, 1, True)
+    cost = StepCost(0, 1, 0, 3, 0, 1, 1, "prefix", 8)
     monitor = Monitor(cost, ImageLayout(28, 2), torch.device("cpu"))
     monitor.record_loss(
         torch.tensor([[6.0, 2.0], [9.0, float("nan")]]),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.images.layout import ImageLayout
-from llava.model.training_flops import StepCost, peak_flops
+from llava.model.flops import StepCost, peak_flops
 from llava.train.run.processes import total
 
 QUARTILES = 4
