@@ -44,9 +44,15 @@ REPORTS = (
 def shared() -> Path:
     """The reference material that lies beside the checkout; a plain clone has none."""
     folder = ROOT.parent / "shared"
-    if not (folder / "golden").is_dir():
+    if not folder.is_dir():
         pytest.skip("no ../shared beside the project: reference material is not part of it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Tiny checkpoints with outputs recorded from independent implementations."""
+    return ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="session")

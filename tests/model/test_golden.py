@@ -1,4 +1,4 @@
-"""Agreement with outputs recorded from independent implementations (../shared/golden)."""
+"""Agreement with outputs recorded from independent implementations (tests/golden)."""
 
 import json
 
@@ -14,8 +14,8 @@ MASK, END = 605, 601
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
-def golden(request, shared):
-    folder = shared / "golden" / f"a2d_qwen3_tiny_{request.param}"
+def recorded(request, golden):
+    folder = golden / f"a2d_qwen3_tiny_{request.param}"
     model = Qwen3ForMaskedDiffusion.from_pretrained(folder, mask_token_id=MASK).eval()
     return (
         model,
@@ -25,8 +25,8 @@ def golden(request, shared):
 
 
 @torch.no_grad()
-def test_logits_of_a_ragged_batch_agree(golden):
-    model, tensors, _ = golden
+def test_logits_of_a_ragged_batch_agree(recorded):
+    model, tensors, _ = recorded
     mask = tensors["forward.attention_mask"]
     logits = model(input_ids=tensors["forward.input_ids"], attention_mask=mask).logits
     torch.testing.assert_close(
@@ -43,8 +43,8 @@ def test_logits_of_a_ragged_batch_agree(golden):
     ],
 )
 @torch.no_grad()
-def test_losses_under_the_recorded_noise_agree(golden, name, complementary, weighting):
-    model, tensors, _ = golden
+def test_losses_under_the_recorded_noise_agree(recorded, name, complementary, weighting):
+    model, tensors, _ = recorded
     model.config.complementary, model.config.loss_weighting = complementary, weighting
     noise = Noise(tensors["loss.p_mask"], tensors["loss.masked_indices"])
     output = model(
@@ -57,8 +57,8 @@ def test_losses_under_the_recorded_noise_agree(golden, name, complementary, weig
     assert output.sample_loss.mean() == output.loss
 
 
-def test_the_recorded_noise_has_a_row_without_targets_and_a_complement(golden):
-    _, tensors, _ = golden
+def test_the_recorded_noise_has_a_row_without_targets_and_a_complement(recorded):
+    _, tensors, _ = recorded
     target_mask = tensors["loss.labels"] != -100
     assert not target_mask.any(dim=1).all()
     noise = Noise(tensors["loss.p_mask"], tensors["loss.masked_indices"])
@@ -67,8 +67,8 @@ def test_the_recorded_noise_has_a_row_without_targets_and_a_complement(golden):
 
 
 @pytest.mark.parametrize("name", ["dllm_0", "dllm_1", "dllm_2", "dllm_3"])
-def test_batched_ragged_block_decoding_gives_the_recorded_tokens(golden, name):
-    model, _, runs = golden
+def test_batched_ragged_block_decoding_gives_the_recorded_tokens(recorded, name):
+    model, _, runs = recorded
     if name not in runs:
         pytest.skip(f"{name} is not recorded for this checkpoint")
     run = runs[name]
@@ -91,8 +91,8 @@ def test_batched_ragged_block_decoding_gives_the_recorded_tokens(golden, name):
 
 
 @pytest.mark.parametrize("name", ["lladav_0", "lladav_1", "lladav_2", "lladav_3"])
-def test_decoding_from_embeddings_gives_the_recorded_tokens(golden, name):
-    model, tensors, runs = golden
+def test_decoding_from_embeddings_gives_the_recorded_tokens(recorded, name):
+    model, tensors, runs = recorded
     run = runs[name]
     decoded = model.generate_with_embeds(
         tensors["generate_with_embeds.inputs_embeds"],
@@ -104,8 +104,8 @@ def test_decoding_from_embeddings_gives_the_recorded_tokens(golden, name):
     assert decoded.sequences[0].tolist() == run["outputs"]
 
 
-def test_the_recorded_transfer_schedules_are_reproduced(golden):
-    _, _, runs = golden
+def test_the_recorded_transfer_schedules_are_reproduced(recorded):
+    _, _, runs = recorded
     for entry in runs["get_num_transfer_tokens"]:
         mask_index = torch.arange(400)[None] < entry["masked"]
         table = get_num_transfer_tokens(mask_index, entry["steps"])
