@@ -11,6 +11,7 @@ from typing import Any
 from llava.diffusion.schedule import UNMASKING_SCHEDULES
 
 REMASKING = ("low_confidence", "random", "margin", "entropy")
+DRAFTING = ("auto", "joint", "alternate")
 DECODERS = ("auto", "canvas", "blocks", "causal", "speculative")
 STEPS = ("eager", "compile", "graph")
 EXACT_CACHES = ("auto", "none", "prefix")
@@ -29,6 +30,9 @@ class SamplingConfig:
         and of a checkpoint of attention mode `block`: `blocks`, block after block with the same
         rules, `causal`, left to right a token a pass, or `speculative`, the causal text in fewer
         passes (`left_to_right`). `auto` (`resolve_decoder`) is `canvas` for other checkpoints.
+    drafting: of `speculative`: `joint`, each pass verifies and drafts (block_length + its square rows,
+        the fewest passes), `alternate`, passes that verify and passes that draft (block_length rows
+        each, the least work); `auto`: `alternate` on a CPU.
     gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
         blocks of this many (default: the whole canvas); of `speculative`, one more than the drafts
         of a pass. steps: denoising steps for the whole canvas, shared evenly by the blocks
@@ -60,6 +64,7 @@ class SamplingConfig:
     """
 
     decoder: str = "auto"
+    drafting: str = "auto"
     gen_length: int = 128
     block_length: int | None = None
     steps: int | None = None
@@ -85,6 +90,7 @@ class SamplingConfig:
         self._fill_defaults()
         self._check_lengths()
         _check_choice("decoder", self.decoder, DECODERS)
+        _check_choice("drafting", self.drafting, DRAFTING)
         _check_choice("remasking", self.remasking, REMASKING)
         _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
         _check_choice("cache", self.cache, CACHES)

@@ -4,7 +4,8 @@ causal       each pass reads the last token and writes the next one.
 speculative  each pass reads the last token and k drafts, which the diffusion reading of the pass
              before proposed for the places that follow. Drafts are accepted while they agree with
              the causal reading; the first that does not is replaced by the causal token. In the
-             same pass, masks after every possible number of accepted drafts propose the next ones.
+             same pass, masks after every possible number of accepted drafts propose the next ones
+             (drafting `joint`, b + b^2 rows), or in every other pass (`alternate`, b rows each).
 
 Greedy, `speculative` writes what `causal` writes, whatever the drafts are. With temperature a draft
 x drawn from q is accepted with probability min(1, p(x) / q(x)), else the token is drawn from
@@ -122,15 +123,16 @@ def write_left_to_right(
     config: SamplingConfig,
     *,
     masks: int,
+    alternate: bool = False,
     mask_token_id: int,
     pad_token_id: int,
     end_token_ids: Sequence[int] = (),
     device: torch.device | str = "cpu",
     options: DecodeOptions = NO_OPTIONS,
 ) -> Decoded:
-    """Write `batch` texts of at most config.gen_length tokens. masks: after each token
-    read; 0 is `causal`.
+    """Write `batch` texts of at most config.gen_length tokens.
 
+    masks: after each token read; 0 is `causal`. alternate: draft in every other pass.
     In fp32 a row's tokens do not depend on the other rows. Confidence is the causal probability.
     """
     seeds, limit = options.seeds(batch), config.gen_length
@@ -139,7 +141,8 @@ def write_left_to_right(
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
     history = [_canvas(whole, mask_token_id)[None][:0]]
     for index in itertools.count():
-        reading = reader.read(texts.to_read(), masks)
+        drafting = masks > 0 and not (alternate and texts.drafts.shape[1])
+        reading = reader.read(texts.to_read(), masks if drafting else 0)
         chosen, probability, accepted = _verify(reading, texts, config, mask_token_id)
         count = _cut_at_end(chosen, accepted + 1, ends, limit - texts.length)
         new = texts.write(chosen, probability, count)
@@ -157,8 +160,10 @@ def write_left_to_right(
         if not len(unfinished):
             break
         reading.keep(accepted + 1)
-        if masks:
+        if drafting:
             _draft(reading, texts, accepted, config, mask_token_id)
+        else:
+            texts.drafts, texts.share = texts.drafts[:, :0], texts.share[:, :0]
         if leaving:
             texts, reader = texts.select(unfinished), reader.select(unfinished)
     return Decoded(

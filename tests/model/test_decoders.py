@@ -75,11 +75,12 @@ def test_causal_decoding_is_greedy_recomputation(model, prompts):
 
 
 @pytest.mark.parametrize("block_length", [1, 2, 4, 8])
+@pytest.mark.parametrize("drafting", ["joint", "alternate"])
 @pytest.mark.parametrize("ends", [[END], list(range(0, 60, 7)), None])
-def test_greedy_speculation_writes_the_causal_text(model, prompts, block_length, ends):
+def test_greedy_speculation_writes_the_causal_text(model, prompts, block_length, ends, drafting):
     model.config.eos_token_id = ends
     causal = model.generate(*prompts, decoder="causal", gen_length=24)
-    settings = {"gen_length": 24, "block_length": block_length}
+    settings = {"gen_length": 24, "block_length": block_length, "drafting": drafting}
     fast = model.generate(*prompts, decoder="speculative", **settings)
     assert torch.equal(fast.sequences, causal.sequences)
     torch.testing.assert_close(fast.confidence, causal.confidence, atol=1e-5, rtol=1e-4)
@@ -192,10 +193,11 @@ def test_sampled_speculation_follows_the_causal_law(model):
             share = (without_mask(logits[4:]) / 0.7).softmax(-1)
             exact += share[0, first] * share[1, second] * share[2]
     samples = 3000
-    for decoder in ("causal", "speculative"):
-        seen = frequencies(model, prompt, decoder, samples)
+    ways = [("causal", "auto"), ("speculative", "joint"), ("speculative", "alternate")]
+    for decoder, drafting in ways:
+        seen = frequencies(model, prompt, decoder, samples, drafting=drafting)
         spread = (exact * (1 - exact) / samples).sqrt()
-        assert ((seen - exact).abs() <= 4.5 * spread + 1e-9).all(), decoder
+        assert ((seen - exact).abs() <= 4.5 * spread + 1e-9).all(), (decoder, drafting)
     assert float(exact[:4].min()) > 0.005
 
 

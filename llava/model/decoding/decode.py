@@ -126,11 +126,13 @@ def _write_left_to_right(
     options: DecodeOptions,
     counters: Counters,
 ) -> Decoded:
+    on_cpu = prompt.length.device.type == "cpu"
     return write_left_to_right(
         TextReader.start(model, prompt, config, counters),
         len(prompt.length),
         config,
         masks=config.block_length if decoder == "speculative" else 0,
+        alternate=config.drafting == "alternate" or (config.drafting == "auto" and on_cpu),
         mask_token_id=model.config.mask_token,
         pad_token_id=model.config.fill_token,
         end_token_ids=model.config.end_tokens,
