@@ -30,7 +30,7 @@ class SamplingConfig:
         and of a checkpoint of attention mode `block`: `blocks`, block after block with the same
         rules, `causal`, left to right a token a pass, or `speculative`, the causal text in fewer
         passes (`left_to_right`). `auto` (`resolve_decoder`) is `canvas` for other checkpoints.
-    drafting: of `speculative`: `joint`, each pass verifies and drafts (b + b squared rows of b masks,
+    drafting: of `speculative`: `joint`, each pass verifies and drafts (b + b^2 rows for b masks,
         the fewest passes), `alternate`, passes that verify and passes that draft (block_length rows
         each, the least work); `auto`: `alternate` on a CPU.
     gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
