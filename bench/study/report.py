@@ -3,8 +3,8 @@
     python -m bench.study.report --study exp/study
 
 Reads the records and writes bench/results/study.json (every mean with its interval), the pictures
-in docs/results/, and the text between the markers of docs/results.md and README.md. What stands
-outside the markers, the conclusions, is written by people and left alone.
+in docs/results/, and the text between the markers of docs/results.md. What is outside the markers,
+the conclusions, is written by people and left alone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from bench.study.records import read_records
 from bench.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE, README = "docs/results.md", "README.md"
+PAGE = "docs/results.md"
 CURVES = {
     "objective": "held-out loss of every objective against steps and seconds",
     "decoding": "F1 against passes and seconds for every rule and cache",
 }
-"""Picture that the README shows -> what is said in its place: decoding, if it was measured."""
+"""Picture of the summary -> its alternative text: decoding, if it was measured."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_report(study: Path, output: Path) -> None:
-    """output: a folder like the repository's root; pages that it lacks are taken from there."""
+    """output: a folder like the repository's root; a page that it lacks is taken from there."""
     results = Results(read_records(study))
     decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
     parts = {name: write(results) for name, write in tables.TABLES.items()}
@@ -54,12 +54,10 @@ def write_report(study: Path, output: Path) -> None:
     if gradient is not None:
         parts["gradient"] = tables.gradient(gradient)
     curve = "objective" if decoding is None else "decoding"
-    summary = f"{tables.summary(results)}\n\n![{CURVES[curve]}](docs/results/{curve}.png)"
-    pages = {PAGE: parts, README: {"summary": summary}}
-    for name, texts in pages.items():
-        page = (ROOT / name).read_text(encoding="utf-8")
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        (output / name).write_text(fill(page, texts, name), encoding="utf-8")
+    parts["summary"] = f"{tables.summary(results)}\n\n![{CURVES[curve]}](results/{curve}.png)"
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    (output / PAGE).parent.mkdir(parents=True, exist_ok=True)
+    (output / PAGE).write_text(fill(page, parts, PAGE), encoding="utf-8")
     _write_json(output / "bench/results/study.json", compact(results, decoding, gradient))
     for picture in draw_all(results, decoding, output / "docs/results"):
         print(picture)
@@ -147,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--study", type=Path, default=Path("exp/study"), help="folder of the study")
     parser.add_argument(
-        "--output", type=Path, default=ROOT, help="where docs, bench/results and README.md lie"
+        "--output", type=Path, default=ROOT, help="where docs and bench/results are"
     )
     return parser
 

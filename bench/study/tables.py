@@ -279,7 +279,7 @@ def decoding(content: Mapping[str, Any]) -> str:
 
 
 def summary(results: Results) -> str:
-    """The table of the README: the choices, each against the demo's recipe."""
+    """The table at the top: the choices, each against the demo's recipe."""
     chosen = (
         ("base", "", "demo's recipe: prefix, pairs, uniform, t leaning to the top"),
         ("complementary_elbo", "", "public recipe's objective: pairs, `elbo`"),

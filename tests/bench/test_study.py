@@ -163,7 +163,7 @@ def test_the_report_fills_every_marker_and_leaves_the_conclusions_alone(tmp_path
     full = next(line for line in page.splitlines() if line.startswith("| full |"))
     assert full.endswith("**+0.051 ± 0.002** |")
     assert "| `base`" in (tmp_path / "out/docs/results.md").read_text()
-    assert "demo's recipe" in (tmp_path / "out/README.md").read_text()
+    assert "demo's recipe" in page
     results = json.loads((tmp_path / "out/bench/results/study.json").read_text())
     assert results["arms"]["full"]["usual"]["f1"]["mean"]["mean"] == pytest.approx(0.651)
     for picture in ("objective", "differences"):
