@@ -80,7 +80,9 @@ def _check_text(message: Mapping[str, str], index: int) -> None:
     try:
         message["value"].encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"turn {index} is no text: {error}; mend its \\u escapes") from error
+        raise ValueError(
+            f"turn {index} is not valid Unicode: {error}; fix its \\u escapes"
+        ) from error
 
 
 def encode_conversation(

@@ -179,7 +179,7 @@ def test_an_answer_without_an_end_token_is_whole_and_not_ended(tiny_tokenizer):
         (turns("q", "a", "q"), "there is no answer"),
         (turns("q", " \n"), "turn 1: there is no answer"),
         (turns("q", "", "q", "a"), "turn 1: there is no answer"),
-        (turns("q", "\ud800"), "turn 1 is no text"),
+        (turns("q", "\ud800"), "turn 1 is not valid Unicode"),
     ],
 )
 def test_bad_messages_name_the_turn_the_field_and_the_remedy(messages, message):

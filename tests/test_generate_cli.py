@@ -163,7 +163,7 @@ def test_a_missing_or_damaged_image_is_named(tiny_checkpoint, tmp_path, image, c
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, image, tiny_backbones, capsys):
     assert main(command(tmp_path, image)) == 2
-    assert f"'{tmp_path}' is no checkpoint folder" in error_line(capsys)
+    assert f"'{tmp_path}' is not a checkpoint folder" in error_line(capsys)
     assert main(command(tiny_backbones.language, image)) == 2
     assert "not a checkpoint of this project" in error_line(capsys)
 

@@ -1,4 +1,4 @@
-"""One decoding step's two choices: which token to propose, and which proposals to keep."""
+"""One decoding step: propose a token for every masked position, and choose which to accept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,17 +40,17 @@ def consider(
     allowed = logits if forbidden is None else logits.masked_fill(forbidden, -torch.inf)
     total = logits.logsumexp(dim=-1)
     tokens, probability = propose(allowed, total, window, mask_token_id, config.temperature, seeds)
-    certain = None
+    entropies = None
     if config.remasking == "entropy" or config.entropy_bound is not None:
-        certain = _spread(entropy(logits), window, torch.inf)
+        entropies = _spread(entropy(logits), window, torch.inf)
     score = probability
     if config.remasking == "random":
         score = random_scores(window, seeds)
     elif config.remasking == "margin":
         score = _spread(margin(allowed, total, mask_token_id), window, -torch.inf)
     elif config.remasking == "entropy":
-        score = -certain
-    return Proposal(tokens, probability, score, certain)
+        score = -entropies
+    return Proposal(tokens, probability, score, entropies)
 
 
 def propose(
@@ -131,10 +131,10 @@ def accept(proposal: Proposal, window: Tensor, quota: Tensor, config: SamplingCo
 def doubtful(
     logits: Tensor, tokens: Tensor, checked: Tensor, least: float, accepted: Tensor
 ) -> Tensor:
-    """Which checked tokens are revoked: those below `least`, the least probable first.
+    """Re-mask checked tokens below `least`, lowest first, always fewer than this step accepted.
 
-    Fewer than were accepted, so that a step always decides something (B, R). logits: (M, V) fp32 of
-    the checked positions (B, R) bool, each hidden from itself. tokens, accepted: (B, R).
+    So every step decides something. logits: (M, V) fp32 of the checked positions (B, R) bool, each
+    hidden from itself. tokens, accepted: (B, R). Returns (B, R) bool.
     """
     share = logits.gather(1, tokens[checked][:, None]).squeeze(1) - logits.logsumexp(dim=-1)
     probability = _spread(share.exp(), checked, torch.inf)
@@ -150,15 +150,15 @@ def factor_rule(probability: Tensor, factor: float) -> Tensor:
     return _rank(probability) < count[:, None]
 
 
-def entropy_bound_rule(certain: Tensor, bound: float) -> Tensor:
+def entropy_bound_rule(entropies: Tensor, bound: float) -> Tensor:
     """The longest run S of the lowest entropies with sum(S) - max(S) <= bound (EB-Sampler).
 
-    certain: (B, R) entropies, inf where there is no candidate.
+    entropies: (B, R), inf where there is no candidate.
     """
-    ordered = certain.sort(dim=1).values
+    ordered = entropies.sort(dim=1).values
     before = ordered.cumsum(dim=1) - ordered  # in ascending order the largest is the last
     count = ((before <= bound) & ordered.isfinite()).sum(dim=1)
-    return _rank(-certain) < count[:, None]
+    return _rank(-entropies) < count[:, None]
 
 
 def _rank(score: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 | none | nothing | yes |
 | prefix | keys and values of the prefix, attending to itself alone | in mode `prefix` |
 | block_prefix | Fast-dLLM: a whole pass at each block, then all before the block | no |
-| block_dual | Fast-dLLM: the same, and what lies behind the block | no |
+| block_dual | Fast-dLLM: the same, and what comes after the block | no |
 | interval | dLLM-Cache: layers' results, refreshed at intervals, some rows at each step | no |
 
 In attention mode `prefix` nothing in the prefix depends on the answer, so its keys and values,

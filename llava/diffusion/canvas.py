@@ -1,4 +1,4 @@
-"""The state of the decoding loop: the canvases, one row per report, and where each row stands."""
+"""The state of the decoding loop: one canvas per report, and how far each has got."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

@@ -35,8 +35,8 @@ def masked_diffusion_loss(
     token_ce: (M,) fp32, in the row-major order of `masked_indices`.
     masked_indices: (K, B, L) bool. p_mask: (K, B) fp32, or (K, B, L) of each position.
     answer_length: (B,) int.
-    token_weight: (B, L) fp32, 0 where there is no target; the weight w_i / sum_j w_j of a token
-    then stands for 1 / answer_length. The sum expects sum_i w_i CE_i / sum_i w_i: no bound on the
+    token_weight: (B, L) fp32, 0 where there is no target; w_i / sum_j w_j then replaces
+    1 / answer_length. The sum expects sum_i w_i CE_i / sum_i w_i: no bound on the
     likelihood any more unless all weights are alike.
     Returns (B,) fp32. A sample without any answer token adds 0 (and still counts in B).
     """
@@ -59,7 +59,7 @@ def masked_diffusion_loss(
 
 
 def fill_weight(labels: Tensor, fill_token_id: int, weight: float) -> Tensor:
-    """`weight` for the fill behind the first end of text, 1 for every other target, 0 elsewhere.
+    """`weight` for the fill after the first end of text, 1 for every other target, 0 elsewhere.
 
     The first end-of-text token ends the report and keeps its weight; those that repeat it only say
     that the report is still over, and on a wide canvas they are most of the targets.

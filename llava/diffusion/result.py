@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What one call of decoding wants beside the settings (`SamplingConfig`) of every report.
+    """Options of one call of decoding, next to the settings (`SamplingConfig`) of every report.
 
     row_seeds: each row's own part of the seed (default 0). The noise of a row is a function of it,
     of the config's seed and of the step, never of the other rows: rows with the same prompt and
@@ -93,11 +93,11 @@ NO_OPTIONS = DecodeOptions()
 class Decoded:
     """What decoding gives, for B prompts and R = gen_length positions.
 
-    sequences: (B, R) ids, pad behind a row's end token. confidence: (B, R) fp32, the share of the
+    sequences: (B, R) ids, pad after a row's end token. confidence: (B, R) fp32, the share of the
     full softmax the token had when it was accepted. decided_at: (B, R) the row's pass (from 0)
-    that accepted it, -1 behind the end; text that was given has confidence 1 and pass 0.
-    nfe: (B,) denoising passes each row took; guidance_passes (B,) the unconditional ones beside
-    them. counters: what the whole batch cost.
+    that accepted it, -1 after the end; text that was given has confidence 1 and pass 0.
+    nfe: (B,) denoising passes each row took; guidance_passes (B,) the unconditional ones next
+    to them. counters: what the whole batch cost.
     history: on request (T, B, R), the canvas after every pass, the mask token where undecided.
     """
 

@@ -154,12 +154,12 @@ def _decide(
 
 def _result(canvas: Canvas, ends: Tensor, pad_token_id: int, config: SamplingConfig) -> Decoded:
     position = torch.arange(canvas.tokens.shape[1], device=ends.device)
-    behind = position > canvas.end_position(ends)[:, None]
+    after_end = position > canvas.end_position(ends)[:, None]
     guided = canvas.nfe if config.cfg_scale > 0 else torch.zeros_like(canvas.nfe)
     return Decoded(
-        sequences=canvas.tokens.masked_fill(behind, pad_token_id),
-        confidence=canvas.confidence.masked_fill(behind, 0.0),
-        decided_at=canvas.decided_at.masked_fill(behind, -1),
+        sequences=canvas.tokens.masked_fill(after_end, pad_token_id),
+        confidence=canvas.confidence.masked_fill(after_end, 0.0),
+        decided_at=canvas.decided_at.masked_fill(after_end, -1),
         nfe=canvas.nfe,
         guidance_passes=guided.clone(),
     )

@@ -29,7 +29,7 @@ class CanvasRow:
 class Scaffold:
     """What is given of N canvases of at most R positions, before decoding.
 
-    tokens: (N, R) ids, pad behind a row's end. blank: (N, R) bool, to be decided. length: (N,).
+    tokens: (N, R) ids, pad after a row's end. blank: (N, R) bool, to be decided. length: (N,).
     rules: (N, R) row of `forbidden` for each position. forbidden: (C, V) bool, what a blank may not
     take; row FREE forbids nothing. prompt: (N,) which prompt of the batch a canvas belongs to.
     """

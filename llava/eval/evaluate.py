@@ -84,7 +84,7 @@ def _plan(
 
     model_path = arguments.model_path.resolve()
     if not (model_path / "config.json").is_file():
-        raise ValueError(f"{model_path} is no checkpoint folder: it has no config.json")
+        raise ValueError(f"{model_path} is not a checkpoint folder: it has no config.json")
     if any(mark in str(model_path) for mark in ",'\"{}[]"):
         raise ValueError(f"lmms-eval cannot be given the path {str(model_path)!r}; move or link it")
     if arguments.batch_size < 1:

@@ -250,7 +250,7 @@ def save_checkpoint(folder: str | Path, loaded: Loaded, state_dict: dict | None 
 def save_projector(
     folder: str | Path, config: LlavaQwenDiffusionConfig, state: dict[str, torch.Tensor]
 ) -> None:
-    """Write what stage 1 trained, the projector's tensors alone, beside the model's config."""
+    """Write what stage 1 trained, the projector's tensors alone, with the model's config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}

@@ -1,7 +1,7 @@
 """The vision tower: a SigLIP encoder cut off where its features are taken.
 
 LLaVA takes a hidden state from inside the tower (`mm_vision_select_layer -2`: the penultimate
-one, no post-layernorm). The layers behind it, the post-layernorm and the pooling head are not
+one, no post-layernorm). The layers after it, the post-layernorm and the pooling head are not
 built: they would cost memory, and parameters without gradient trouble every data-parallel wrapper.
 """
 

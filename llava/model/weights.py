@@ -21,7 +21,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint folder. Raises FileNotFoundError or ValueError naming it."""
     file = folder / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no checkpoint folder: it has no config.json")
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not a checkpoint folder: it has no config.json"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

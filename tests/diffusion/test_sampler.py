@@ -221,7 +221,7 @@ def test_cosine_and_shift_start_slow():
         ({"schedule": "cos"}, "linear, cosine, shift"),
         ({"cfg_scale": -0.1}, "cfg_scale=-0.1"),
         ({"block_lenght": 8}, "did you mean 'block_length'"),
-        ({"zzz": 8}, "known: gen_length"),
+        ({"zzz": 8}, "known: decoder"),
     ],
 )
 def test_bad_settings_name_the_field_the_value_and_the_remedy(settings, message):

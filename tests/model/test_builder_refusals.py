@@ -103,7 +103,7 @@ def test_a_folder_without_a_config_is_refused(checkpoint, tmp_path):
     (checkpoint / "config.json").unlink()
     for folder in (checkpoint, tmp_path / "nothing"):
         with pytest.raises(
-            FileNotFoundError, match=r"is no checkpoint folder: it has no config.json"
+            FileNotFoundError, match=r"is not a checkpoint folder: it has no config.json"
         ):
             load_checkpoint(folder)
 

@@ -162,6 +162,6 @@ def test_another_kind_of_model_is_refused(checkpoint, model_type):
 def test_a_folder_without_a_config_is_refused(checkpoint):
     (checkpoint / "config.json").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"siglip' is no checkpoint folder: it has no config"
+        FileNotFoundError, match=r"siglip' is not a checkpoint folder: it has no config"
     ):
         SiglipVisionTower(checkpoint)

@@ -1,1 +1,1 @@
-"""How the language model writes: the passes behind the decoding loop, and what they reuse."""
+"""How the language model writes: the passes of a decoding loop, and what they reuse."""

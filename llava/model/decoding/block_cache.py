@@ -2,7 +2,7 @@
 
 Approximate: what is kept was computed when the block began and does not see what was decided since.
 `block_prefix` keeps everything before the block and recomputes block and suffix; `block_dual` also
-keeps what lies behind the block and recomputes the block alone. In attention mode `prefix` the
+keeps what comes after the block and recomputes the block alone. In attention mode `prefix` the
 prompt's part is computed once, and only the canvas is approximated.
 """
 

@@ -131,8 +131,8 @@ class PromptDenoiser:
             mask = shadow.visible(mask, own, width + length, length)
             masked = self.model.mask_embedding().to(tokens)
             tokens = torch.cat([tokens, masked.expand(*shadow.places.shape, -1)], dim=1)
-            beside = positions[:, -length:].gather(1, shadow.places)
-            positions = torch.cat([positions, beside], dim=1)
+            places = positions[:, -length:].gather(1, shadow.places)
+            positions = torch.cat([positions, places], dim=1)
             computed += shadow.places.numel()
         self.counters.add_pass(computed)
         columns = width + length + tokens.shape[1] - own

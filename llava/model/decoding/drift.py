@@ -1,7 +1,7 @@
-"""How far a cache (or a number format) moves decoding from plain recompute.
+"""Drift of a cache (or a number format) from plain recompute.
 
-Two questions. On the same canvases, those of plain recompute: how far do the logits lie apart. And
-left to itself: how many tokens of the reports come out differently.
+Measured twice: how far the logits differ on the same canvases, those of plain recompute; and how
+many tokens of the reports differ when each decodes by itself.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Tally:
 
 
 @dataclass
-class _Beside:
+class _Compared:
     """Answers as `plain` does, and asks `other` the same at every step."""
 
     plain: Denoiser
@@ -60,8 +60,8 @@ class _Beside:
         self.tally.add(answer, self.other.logits(canvas, rows, block))
         return answer
 
-    def select(self, rows: Tensor) -> _Beside:
-        return _Beside(self.plain.select(rows), self.other.select(rows), self.tally)
+    def select(self, rows: Tensor) -> _Compared:
+        return _Compared(self.plain.select(rows), self.other.select(rows), self.tally)
 
 
 @torch.no_grad()
@@ -83,13 +83,13 @@ def measure_drift(
     plain, other = (
         denoisers(model, *prompts, settings, Counters())[0] for settings in (plainly, config)
     )
-    beside = _Beside(plain, other)
-    expected = run_loop(model, beside, None, len(inputs_embeds), plainly, options)
+    compared = _Compared(plain, other)
+    expected = run_loop(model, compared, None, len(inputs_embeds), plainly, options)
     alone = decode(model, *prompts, config, options)
     return Drift(
-        max_logit=beside.tally.largest,
-        mean_logit=beside.tally.summed / beside.tally.positions,
-        choices_changed=beside.tally.changed / beside.tally.positions,
+        max_logit=compared.tally.largest,
+        mean_logit=compared.tally.summed / compared.tally.positions,
+        choices_changed=compared.tally.changed / compared.tally.positions,
         tokens_changed=tokens_changed(expected, alone),
     )
 

@@ -19,7 +19,7 @@ class Qwen3DiffusionConfig(Qwen3Config):
     causal_prefix: whether image and prompt attend to what comes before them only (`block`).
     complementary: score each sample under a pair of masks that share no answer token.
     loss_weighting: `elbo` (1 / p) or `uniform`.
-    end_of_text_weight: of the end-of-text fill behind the first one, in the loss of training.
+    end_of_text_weight: of the end-of-text fill after the first one, in the loss of training.
     mask_token_id: id of the mask token, set by the builder from the tokenizer.
     """
 

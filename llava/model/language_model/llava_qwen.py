@@ -118,7 +118,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         options: DecodeOptions = NO_OPTIONS,
         **sampling: Any,
     ) -> Decoded:
-        """Decode a report behind each prompt; arguments as in `forward`, sampling as there."""
+        """Decode a report for each prompt; arguments as in `forward`, sampling as there."""
         config = token_sampling(sampling)
         return self.decode_with_images(
             input_ids, attention_mask, images, config, options, image_sizes

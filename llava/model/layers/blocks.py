@@ -39,9 +39,9 @@ def visible(start: Tensor, block_length: Tensor, copies: int, length: int) -> Te
         start, block_length = start[:1], block_length[:1]
     index = torch.arange(length, device=start.device)
     block = index // block_length[:, None]  # (B, R): of answer place r, 0-based
-    behind, token = index[:, None], index  # of clean rows: query c_i, key c_j (a_j; c_0 is none)
-    clean = (token >= 1) & (token <= behind)
-    alone = (behind == 0) & (token == 0)  # without a prefix c_0 has only itself to see
+    row, token = index[:, None], index  # of clean rows: query c_i, key c_j
+    clean = (token >= 1) & (token <= row)
+    alone = (row == 0) & (token == 0)  # without a prefix c_0 has only itself to see
     clean = clean | (alone & (start == 0)[:, None, None])
     # Key c_j is answer place j - 1.
     earlier = (index - 1) // block_length[:, None]
