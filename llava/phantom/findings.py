@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llava.eval.labeler.denial import denied
-from llava.eval.labeler.language import Mention, find_mentions, plain_text, split_sentences
+from llava.eval.labeler.language import Mention, find_mentions
+from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.phantom import FINDINGS
 from llava.phantom.laterality import sides
 from llava.phantom.vocabulary import PATTERNS
@@ -127,7 +128,7 @@ def _paired(match: re.Match) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    plain = COMPARED.sub(r"bilateral\1", plain_text(text))
+    plain = COMPARED.sub(r"bilateral\1", normalize(text))
     return split_sentences(PAIRED.sub(_paired, plain))
 
 

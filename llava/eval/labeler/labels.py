@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from llava.eval.labeler.denial import denied
-from llava.eval.labeler.language import Mention, find_mentions, plain_text, split_sentences
+from llava.eval.labeler.language import Mention, find_mentions
 from llava.eval.labeler.scope import asked_for, called_normal, uncertain
+from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.eval.labeler.vocabulary import PATTERNS
 
 FINDINGS = (
@@ -45,7 +46,7 @@ def label_report(text: str) -> dict[str, int | None]:
     or leaves open nothing abnormal, devices apart. A text without content gives None throughout.
     """
     said: dict[str, set[int]] = {}
-    for sentence in split_sentences(plain_text(text)):
+    for sentence in split_sentences(normalize(text)):
         for name, value in read_sentence(sentence):
             said.setdefault(name, set()).add(value)
     labels = {finding: _strongest(said.get(finding, ())) for finding in FINDINGS}

@@ -35,28 +35,6 @@ ENLARGED = (
     r"|(?:of|is|at|measures|about|approximately)? ?0?\.(?:5[1-9]|[6-9]\d?)"
     r"|(?:5[1-9]|[67]\d) ?(?:%|percent))"
 )
-LUNGS = {"L": "left", "R": "right"}
-LOBES = {"U": "upper", "M": "middle", "L": "lower"}
-ABBREVIATIONS = (
-    (re.compile(r"\b([LR])([ULM])L\b"), lambda m: f"{LUNGS[m[1]]} {LOBES[m[2]]} lobe"),
-    (re.compile(r"(?<!\d )\bL\b"), "left"),
-    (re.compile(r"\bR\b"), "right"),
-)
-PLAIN = (
-    (re.compile(r"\bw/o\b"), "without"),
-    (re.compile(r"\bw/"), "with "),
-    (re.compile(r"\bb/l\b"), "bilateral"),
-    (re.compile(r"n['’]t\b"), " not"),
-    (re.compile(r"\bcannot\b"), "can not"),
-    (re.compile(r"[-‐-―]"), " "),
-    (re.compile(r"[/]"), " or "),
-    (re.compile(r"[()\[\]]"), ", "),
-    (re.compile(r"  +"), " "),
-    (re.compile(r" ,"), ","),
-)
-NEW_LINE = re.compile(r"\n\s*\n|\n(?=[ \t]*(?:[-*•]|\d+[.)]|[A-Z][A-Z ]+:))")
-SENTENCE_END = re.compile(r"(?<!\d)\.|\.(?!\d)|[;!?\n]")
-
 
 @dataclass(frozen=True)
 class Pattern:
@@ -90,26 +68,6 @@ def pattern(findings: str, *alternatives: str, **traits: bool) -> Pattern:
     """findings: names separated by commas; alternatives: regular expressions of whole words."""
     names = tuple(name.strip() for name in findings.split(",") if name)
     return Pattern(names, re.compile(rf"\b(?:{'|'.join(alternatives)})(?!\w)"), **traits)
-
-
-def plain_text(text: str) -> str:
-    """Lower-case, abbreviations written out, hyphens as blanks; a newline only where a line ends.
-
-    A line that merely wraps goes on; a blank line, a list mark or a heading begins a new one.
-    """
-    text = "\n".join(" ".join(line.split()) for line in NEW_LINE.split(text))
-    for regex, replacement in ABBREVIATIONS:
-        text = regex.sub(replacement, text)
-    text = text.lower()
-    for regex, replacement in PLAIN:
-        text = regex.sub(replacement, text)
-    return text
-
-
-def split_sentences(plain: str) -> list[str]:
-    """The sentences of a `plain_text`; a decimal point ends none."""
-    parts = (part.strip() for part in SENTENCE_END.split(plain))
-    return [part for part in parts if re.search(r"\w", part)]
 
 
 def find_mentions(sentence: str, patterns: Iterable[Pattern]) -> list[Mention]:

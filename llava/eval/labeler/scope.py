@@ -14,10 +14,11 @@ BEFORE = re.compile(
     r"\b(?:possib\w+|may|maybe|might|could|question\w*|suspicio\w+|suspect\w*|concern\w*|worrisome"
     r"|suggest\w*|versus|vs|potential\w*|presum\w+|perhaps|equivocal|differential\w*"
     r"|(?:can|could) not (?:be )?(?:\w+ )?(?:excluded?|ruled?(?: out)?)"
-    r"|(?:difficult|hard) to exclude|favor\w*|either)\b"
+    r"|(?:difficult|hard) to exclude|favor\w*|either|(?:minimal|little|trace|tiny|scant) or no"
+    r"|if (?:there is )?any|if at all)\b"
 )
 BEHIND = re.compile(
-    r"\b(?:(?:can|could|may) not (?:be )?(?:\w+ )?(?:excluded?|ruled? out)|not (?:\w+ )?excluded"
+    r",? if (?:any|at all)\b|\b(?:(?:can|could|may) not (?:be )?(?:\w+ )?(?:excluded?|ruled? out)|not (?:\w+ )?excluded"
     r"|(?:is|are) (?:possible|suspected|questionable|not excluded)|possible|versus|vs|suspected"
     r"|(?:can|could) be considered|difficult to exclude|less likely"
     r"|not (?:well|clearly|fully|completely|adequately|optimally) \w+|(?:poorly"
@@ -25,13 +26,18 @@ BEHIND = re.compile(
 )
 ENDS = re.compile(
     r"\b(?:but|however|although|though|whereas|while|yet|which|no|without"
-    r"|(?<!compatible )(?<!consistent )(?<!keeping )with|there (?:is|are))\b|:|, (?:a|an|the"
+    r"|(?<!compatible )(?<!consistent )(?<!keeping )with|there (?:is|are))\b|[:|]|, (?:a|an|the"
     r"|there)\b"
 )
 ENDS_AHEAD = re.compile(rf",|{ENDS.pattern}")
 ASKED = re.compile(
     r"\b(?:(?:evaluat\w+|assess\w*|screen\w*|exam\w*|stud(?:y|ies)|correlat\w+|signs|indication)"
-    r" for|to (?:exclude|rule out|evaluate|assess|identify|detect)|(?<!not )rule out|if)\b"
+    r" for|to (?:exclude|rule out|evaluate|assess|identify|detect)|(?<!not )rule out|if(?! any\b| there is any\b| at all\b))\b"
+)
+NOT_ASSESSED = re.compile(
+    r"\b(?:(?:can|could) not (?:be )?|(?:is|are|was|were) not |not (?=[\w ]*able\b)"
+    r"|(?:difficult|unable|impossible) to )"
+    r"(?:\w+ly )?(?:assess\w*|evaluat\w*|evaluable|determin\w*|interpret\w*)\b"
 )
 CALLED_NORMAL = re.compile(
     r"(?: and [\w ]+?)?(?: (?:is|are|appears?|remains?|all|grossly|otherwise|also))+"
@@ -54,6 +60,9 @@ def called_normal(sentence: str, mention: Mention) -> bool:
 
 
 def asked_for(sentence: str, mention: Mention) -> bool:
-    """Whether the sentence only asks for it: "evaluate for pneumonia", "if pneumonia is likely"."""
+    """Whether the sentence only asks for it ("evaluate for pneumonia") or can not answer."""
+    unanswered = NOT_ASSESSED.search(sentence, mention.end, mention.end + REACH)
+    if unanswered and not ENDS_AHEAD.search(sentence, mention.end, unanswered.start()):
+        return True
     cues = list(ASKED.finditer(sentence, max(0, mention.start - REACH), mention.start))
     return bool(cues) and not ENDS.search(sentence, cues[-1].end(), mention.start)
