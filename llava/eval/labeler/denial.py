@@ -68,7 +68,7 @@ DENIED_BEFORE = re.compile(
     r"|also|either|interval\w*|can|could|currently) )*"
     rf"(?:\bnot (?:\w+ )?{SEEN}|\b(?:no longer|absent|resolved|cleared|removed|gone|disappeared"
     r"|explanted|extracted|taken out|withdrawn from|re ?(?:expanded|aerated|inflated)"
-    r"|excluded|ruled out|negative(?! for)|(?<!and )none(?! (?:on|at|in))|nil|subsided|drained"
+    r"|excluded|ruled out|negative(?! (?:for|chest|exam\w*|stud\w+|radiograph\w*)\b)|(?<!and )none(?! (?:on|at|in))|nil|subsided|drained"
     r"|evacuated|unlikely)\b"
     r"|\b(?:taken )?out$|\bnot$|: no$)"
 )

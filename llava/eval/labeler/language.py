@@ -36,6 +36,7 @@ ENLARGED = (
     r"|(?:5[1-9]|[67]\d) ?(?:%|percent))"
 )
 
+
 @dataclass(frozen=True)
 class Pattern:
     """Words that name findings.

@@ -9,6 +9,7 @@ that the synthetic corpus draws).
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from llava.text import plain_text
 
@@ -30,7 +31,7 @@ _MARK = (
 )
 _HEADING = r"[A-Z][A-Z /&,]+:"
 _BEGINS = re.compile(rf"{_MARK}|{_HEADING}")
-_LOOKS_NEW = re.compile(rf"[A-Z][a-z]|(?:{SIZE}|no)\b")
+_LOOKS_NEW = re.compile(rf"[A-Z]|(?:{SIZE}|no)\b")
 _GOES_ON = re.compile(r"(?:and|or|nor|but|with|without|of|in|at|on|to|which|that)\b", re.IGNORECASE)
 _UNFINISHED = re.compile(
     r"(?:[,:(]|\b(?:an?|the|no|not|of|in|at|on|to|for|from|by|and|or|nor|but|with|without|is|are|was"
@@ -47,21 +48,23 @@ def _unwrapped(paragraph: str) -> str:
     """The lines of a paragraph, those joined that only wrap.
 
     A line begins a statement when it has a list mark or a heading, or when it starts like one and
-    the line before is not unfinished and not just full.
+    the line before was neither full nor left unfinished.
     """
     lines = paragraph.split("\n")
     if len(lines) == 1:
         return paragraph
-    full = _is_wrapped(lines)
+    wrapped, lower = _is_wrapped(lines), paragraph == paragraph.lower()
     joined = lines[0]
-    for before, line in zip(lines, lines[1:], strict=False):
-        anew = _BEGINS.match(line) or not (
-            full
+    for before, line in pairwise(lines):
+        if _BEGINS.match(line) or not (
+            wrapped
             or _UNFINISHED.search(before)
             or _GOES_ON.match(line)
-            or not _LOOKS_NEW.match(line)
-        )
-        joined += ("\n" if anew else " ") + line
+            or not (lower or _LOOKS_NEW.match(line))
+        ):
+            joined += "\n" + line
+        else:
+            joined += line if re.search(r"\w-$", before) else " " + line
     return joined
 
 
@@ -70,12 +73,8 @@ def _is_wrapped(lines: list[str]) -> bool:
     width = max(map(len, lines))
     return (
         width >= _NARROWEST
-        and len(lines) > 2
         and any(line[:1].islower() for line in lines[1:])
-        and all(
-            len(line) + 1 + len(following.partition(" ")[0]) > width
-            for line, following in zip(lines, lines[1:], strict=False)
-        )
+        and all(len(a) + 1 + len(b.partition(" ")[0]) > width for a, b in pairwise(lines))
     )
 
 
@@ -128,28 +127,31 @@ _BRACKETS = _rules(
 )
 _HYPHENS = _rules(
     (
-        r"(?i)\b((?:non|post|pre|peri|para|sub|mid|multi|intra|inter|extra|infra|supra|semi|x|re|ill"
-        r"|well|air|low|hydro|cardio|costo|pneumo|ground|swan|follow|year|week|day|month|\d+)) [-\u2013] (?=\w)",
+        r"(?i)\b(non|post|pre|peri|para|sub|mid|multi|intra|inter|extra|infra|supra|semi|x|re|ill|well"
+        r"|air|low|hydro|cardio|costo|pneumo|ground|swan|follow|year|week|day|month|\d+) [-\u2013] "
+        r"(?=\w)",
         r"\1 ",
     ),
     (
-        r"(?i)(?<=\w) [-\u2013] (?=(?:sided|rays?|op|operative|surgical|traumatic|related|like|shaped"
-        r"|appearing|standing|defined|a cath|phrenic|mediastin\w+|up|to|ganz|glass|segmental"
-        r"|basilar|lobe|\d+)\b)",
+        r"(?i)(?<=\w) [-\u2013] (?=(?:sided|rays?|related|like|shaped|appearing|standing|defined|up|to"
+        r"|ganz|glass|\d+)\b)",
         " ",
     ),
 )
 _DASHES = _rules(
     (
-        r"\s*(?:-{2,}|\u2014)\s*|\s+[-\u2013]\s+|\s[-\u2013](?=[A-Za-z])"
-        r"|(?<=[a-z])[-\u2013]\s(?!(?:and|or|to)\b)",
+        r" *(?:-{2,}|\u2014) *| +[-\u2013] +| [-\u2013](?=[A-Za-z])"
+        r"|(?<=[a-z])[-\u2013] (?!(?:and|or|to)\b)",
         " | ",
     ),
 )
 _BARS = _rules(
-    (r"[|\u00a6\u2022\u25aa\u25cf\u25e6\u2023\u25a0\u25ba]+|(?<!\d)\u00b7|(?<=\s)\*+(?=\s)", " | "),
-    (r"(?<!left)(?<!right)(?<!\bL)(?<!\bR)\s+>+\s+(?!left|right|[LR]\b|\d)", " | "),
-    (r"\s*//+\s*", " | "),
+    (
+        r" *(?:[|\u00a6\u2022\u25aa\u25cf\u25e6\u2023\u25a0\u25ba]+|(?<!\d)\u00b7|(?<= )\*+(?= )) *",
+        " | ",
+    ),
+    (r"(?<!left)(?<!right)(?<!\bL)(?<!\bR) +>+ +(?!left|right|[LR]\b|\d)", " | "),
+    (r" *//+ *", " | "),
     (rf"\b(?!{SIZE}\b)(\w+) / (?={SIZE}\b)", r"\1 | "),
 )
 _HEADINGS = _rules(
@@ -158,21 +160,21 @@ _HEADINGS = _rules(
 )
 _LUNGS = {"L": "left", "R": "right"}
 _LOBES = {"U": "upper", "M": "middle", "L": "lower"}
-_LOBE = re.compile(r"\b([LR])([ULM])L\b")
+_LOBE = re.compile(r"[LR][ULM]L\b(?<!\w...)")
 _SPELLED_OUT = _rules(
-    (r"(?<!\d )\bL\b", "left"),
-    (r"\bR\b", "right"),
-    ("[\u00d8\u2205\u00f8] ?(?=[A-Za-z])", "no "),
-    (r"\b[Nn]eg\b\.?", "negative"),
+    # the letter comes first, so that the search skips to it
+    (r"L(?!\w)(?<!\w.)(?<!\d L)", "left"),
+    (r"R(?!\w)(?<!\w.)", "right"),
+    (r"[\u00d8\u2205\u00f8] ?(?=[A-Za-z])", "no "),
+    (r"[Nn]eg(?!\w)\.?", "negative"),
+)
+_SLASHES = _rules(
+    (r"\bw/o\b", "without"), (r"\bw/", "with "), (r"\bb/l\b", "bilateral"), (r"/", " or ")
 )
 _SPELLING = _rules(
-    (r"\bw/o\b", "without"),
-    (r"\bw/", "with "),
-    (r"\bb/l\b", "bilateral"),
     (r"n't\b", " not"),
-    (r"\bcannot\b", "can not"),
+    (r"cannot\b", "can not"),
     (r"[-\u2010-\u2015]", " "),
-    (r"/", " or "),
     (r"&", " and "),
     (r"  +", " "),
     (r" ,", ","),
@@ -194,17 +196,18 @@ def normalize(text: str) -> str:
     for needed, rules in _MARKS:
         if any(mark in text for mark in needed):
             text = _apply(rules, text)
-    text = _LOBE.sub(lambda m: f"{_LUNGS[m[1]]} {_LOBES[m[2]]} lobe", text)
-    return _apply(_SPELLING, _apply(_SPELLED_OUT, text).lower())
+    text = _LOBE.sub(lambda m: f"{_LUNGS[m[0][0]]} {_LOBES[m[0][1]]} lobe", text)
+    text = _apply(_SPELLED_OUT, text).lower()
+    return _apply(_SPELLING, _apply(_SLASHES, text) if "/" in text else text)
 
 
 _MARKS = (
-    (("-", "+", "neg", "pos"), _SIGNS),
+    (("(-", "(+", "[-", "[+", "-ve", "- ve", "+", "(neg", "(pos", ":-", ": -"), _SIGNS),
     (("?",), _QUESTIONS),
     (("(", "[", "{", ")", "]", "}"), _BRACKETS),
     ((" - ", " \u2013 "), _HYPHENS),
-    (("-", "\u2013", "\u2014"), _DASHES),
-    (("|", "\u00a6", "\u2022", "\u25aa", "\u25cf", "\u00b7", "*", ">", "/"), _BARS),
+    (("--", "\u2014", " -", "- ", " \u2013", "\u2013 "), _DASHES),
+    (("|", "\u00a6", "\u2022", "\u25aa", "\u25cf", "\u00b7", "*", ">", "//", " / "), _BARS),
     ((":",), _HEADINGS),
 )
 """What a text must hold for the rules to be tried, in their order."""
@@ -216,7 +219,7 @@ def _apply(rules: tuple[Rule, ...], text: str) -> str:
     return text
 
 
-_SENTENCE_END = re.compile(r"(?<!\d)\.|\.(?!\d)|[;!?\n]")
+_SENTENCE_END = re.compile(r"[.;!?\n](?<!\d\.(?=\d))")
 
 
 def split_sentences(normal: str) -> list[str]:
