@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llava.eval.labeler.denial import denied
-from llava.eval.labeler.language import Mention, find_mentions
+from llava.eval.labeler.mentions import Mention, find_mentions
 from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.phantom import FINDINGS
 from llava.phantom.laterality import sides

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llava.eval.labeler.language import Mention, hide
+from llava.eval.labeler.mentions import Mention, hide
 
 DEVICES = ("pacemaker", "tube_or_line")
 
@@ -23,9 +23,9 @@ SIDE_WORD = re.compile(
     r" (?:lungs?|sides?|bas[ei]s|hemi ?thora\w+|costo\w*|angles?|apices|lobes?|zones?|fields?"
     r"|pleural|effusions?|pneumo\w+)|two sided))\b"
 )
-BREAK = re.compile(r",|:|\b(?:and|or|with|without|plus|but|while|whereas|as well as)\b")
+BREAK = re.compile(r"[,:|]|\b(?:and|or|with|without|plus|but|while|whereas|as well as)\b")
 PLACE_ONLY = re.compile(
-    r"(?:,|and|or|with|plus|as well as)?"
+    r"(?:[,|]|and|or|with|plus|as well as)?"
     r"(?:\s*\b(?:left|right|bilateral|lungs?|lobes?|bases?|basal|basilar|zones?|fields?|side|sided"
     r"|the|in|at|on|of|to|a|lesser|greater|degree|extent|upper|lower|mid|middle|apex|apical"
     r"|hemi ?thorax"

@@ -5,7 +5,8 @@ The order counts, see `report_language`.
 
 from __future__ import annotations
 
-from llava.eval.labeler.language import ENLARGED, GAP, HEART, HEART_GAP, pattern
+from llava.eval.labeler.mentions import pattern
+from llava.eval.labeler.words import ENLARGED, GAP, HEART, HEART_GAP
 
 OPAQUE = r"(?:opaci(?!fying|fies)\w+|densit\w+|shadow\w*|haz(?:e|y|iness))"
 BLUNTED = (

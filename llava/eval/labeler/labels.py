@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from llava.eval.labeler.denial import denied
-from llava.eval.labeler.language import Mention, find_mentions
+from llava.eval.labeler.mentions import Mention, find_mentions
 from llava.eval.labeler.scope import asked_for, called_normal, uncertain
 from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.eval.labeler.vocabulary import PATTERNS

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from llava.eval.labeler.denial import REACH
-from llava.eval.labeler.language import Mention
+from llava.eval.labeler.mentions import Mention
 
 BEFORE = re.compile(
     r"\b(?:possib\w+|may|maybe|might|could|question\w*|suspicio\w+|suspect\w*|concern\w*|worrisome"
@@ -38,6 +38,7 @@ NOT_ASSESSED = re.compile(
     r"\b(?:(?:can|could) not (?:be )?|(?:is|are|was|were) not |not (?=[\w ]*able\b)"
     r"|(?:difficult|unable|impossible) to )"
     r"(?:\w+ly )?(?:assess\w*|evaluat\w*|evaluable|determin\w*|interpret\w*)\b"
+    r"|\b(?:may|can|could|might) be (?:missed|obscured|hidden|masked|overlooked)\b"
 )
 CALLED_NORMAL = re.compile(
     r"(?: and [\w ]+?)?(?: (?:is|are|appears?|remains?|all|grossly|otherwise|also))+"

@@ -7,7 +7,8 @@ NORMAL are statements of normality: without one, and without any finding, a text
 
 from __future__ import annotations
 
-from llava.eval.labeler.language import ENLARGED, GAP, HEART, HEART_GAP, pattern
+from llava.eval.labeler.mentions import pattern
+from llava.eval.labeler.words import ENLARGED, GAP, HEART, HEART_GAP
 
 OTHER = "Other Abnormality"
 NORMAL = "Normality"
