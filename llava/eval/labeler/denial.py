@@ -50,7 +50,7 @@ NO_DENIAL = re.compile(
 """Words of denial that deny no finding."""
 
 IS_GONE = r"(?:absent|resolved|cleared|removed|explanted)"
-DENIES = re.compile(
+DENIES_WHAT_FOLLOWS = re.compile(
     r"\b(?:no|not|without|negative for|free (?:of|from)|clear of|absence of|lack of|lacks|lacking"
     r"|devoid of|neither|nor|never|denies|resolution of|clearance of|clearing of|removal of"
     r"|rules? out|none|fails? to|unlikely|rather than|instead of"
@@ -62,17 +62,17 @@ AFTER_ITS_FINDING = re.compile(rf"not (?:\w+ )?{SEEN}|{IS_GONE}")
 ANEW = (
     rf"(?:a|an|the|there|is|are|{SIZE}|{QUALITY}|left|right|bilateral|its|but|also|only|evidence)"
 )
-ENDS_DENIAL = re.compile(
+NEW_STATEMENT = re.compile(
     r"\b(?:but|however|although|though|whereas|while|yet|except\w*|aside from|apart from|other than"
-    r"|besides|beyond|which|there (?:is|are|has|remains|persists)|instead|nevertheless|despite|save for"
-    r"|leaving|positive for|(?:followed|replaced|complicated) by)\b"
+    r"|besides|beyond|which|there (?:is|are|has|remains|persists)|instead|nevertheless|despite"
+    r"|save for|leaving|positive for|(?:followed|replaced|complicated) by)\b"
     rf"|\band {ANEW}\b|, (?:a|an|the|there|and {ANEW})\b|:|\|(?! ?(?:and|or|nor)\b)"
     rf"|(?<!ed )(?<!ent )(?<!ible )(?<!ing )\bwith {ANEW}\b"
     r"|, with\b(?! (?:or without|no)\b)|, (?:residual|persist\w+|remaining)\b"
     r"|, (?:in keeping|consistent|compatible|suggest\w*|represent\w*|indicat\w*|likely)\b"
     r"|(?:,|\band) [\w ]*\b(?:is|are|was|were|remains?|appears?|has|have)\b"
 )
-DENIED_BEFORE = re.compile(
+DENIES_WHAT_PRECEDES = re.compile(
     r"(?:\b(?:is|are|was|were|has|have|had|been|be|now|both|all|completely|fully|since|entirely"
     r"|also|either|interval\w*|can|could|currently) )*"
     rf"(?:\bnot (?:\w+ )?{SEEN}|\b(?:no longer|absent|resolved|cleared|removed|gone|disappeared"
@@ -90,7 +90,8 @@ ASIDE = re.compile(r"\|[^|]*\|(?= ?(?:and|or|nor)\b)")
 """Words between two dashes within a list: "no effusion - left or right - or pneumothorax"."""
 GONE = re.compile(r"clear\w*|resol\w+|remov\w+|explanted")
 SHOWS = re.compile(
-    r"(?<!that )(?<!which )\b(?:shows?|showing|reveal\w*|unmask\w*|uncover\w*|demonstrat\w+|expos\w+)\b"
+    r"(?<!that )(?<!which )\b(?:shows?|showing|reveal\w*|unmask\w*|uncover\w*|demonstrat\w+"
+    r"|expos\w+)\b"
 )
 ANOTHER = re.compile(r"(?<!\bor )(?<!nor )(?<!and )\ban?\b")
 SIDE = re.compile(r"\b(?:left|right)\b")
@@ -112,18 +113,18 @@ def denied(sentence: str, mention: Mention, mentions: list[Mention]) -> bool:
     for other in mentions:
         if other.pattern.own_negation:
             plain = plain[: other.start] + "#" * (other.end - other.start) + plain[other.end :]
-    return _denied_ahead(plain, mention, mentions) or _denied_behind(plain, mention)
+    return _denied_from_before(plain, mention, mentions) or _denied_from_after(plain, mention)
 
 
 @lru_cache(maxsize=64)
 def _readable(sentence: str) -> str:
-    """The sentence without the words of denial that deny nothing; the same for all its mentions."""
+    """Hide the words of denial that deny no finding; the same for all mentions of the sentence."""
     return NO_DENIAL.sub(hide, sentence)
 
 
-def _denied_ahead(plain: str, mention: Mention, mentions: list[Mention]) -> bool:
-    """By a word before it ("no", "without") that reaches it."""
-    for cue in DENIES.finditer(plain, max(0, mention.start - REACH), mention.end):
+def _denied_from_before(plain: str, mention: Mention, mentions: list[Mention]) -> bool:
+    """Whether a word before it ("no", "without") denies it."""
+    for cue in DENIES_WHAT_FOLLOWS.finditer(plain, max(0, mention.start - REACH), mention.end):
         if AFTER_ITS_FINDING.match(cue[0] + plain[cue.end() :][:40]) and any(
             other.end == cue.start() - 1 for other in mentions
         ):
@@ -132,7 +133,7 @@ def _denied_ahead(plain: str, mention: Mention, mentions: list[Mention]) -> bool
         if "|" in between:
             between = ASIDE.sub(hide, between)
         if not (
-            ENDS_DENIAL.search(between)
+            NEW_STATEMENT.search(between)
             or _of_other_side(plain, cue.end(), mention)
             or _in_next_clause(cue, between, mentions)
         ):
@@ -168,9 +169,9 @@ def _of_other_side(plain: str, start: int, mention: Mention) -> bool:
     return bool(apart) and not re.search(r"\b(?:or|nor)\b", after)
 
 
-def _denied_behind(plain: str, mention: Mention) -> bool:
-    """By a word after it ("is absent", "has resolved") that is about it."""
-    cue = DENIED_BEFORE.search(plain, mention.end, mention.end + REACH)
+def _denied_from_after(plain: str, mention: Mention) -> bool:
+    """Whether a word after it ("is absent", "has resolved") denies it."""
+    cue = DENIES_WHAT_PRECEDES.search(plain, mention.end, mention.end + REACH)
     if not cue:
         return False
     between = plain[mention.end : cue.start()]

@@ -1,10 +1,10 @@
-"""The 14 CheXpert findings that a chest X-ray report states, read from its text by rules.
+"""Label the 14 CheXpert findings in the text of a chest X-ray report, by rules.
 
-    text -> sentences -> mentions (`labeler_vocabulary`) -> denied (`denial`), left open
-    (`labeler_scope`) or stated -> one value per finding
+    text -> sentences -> mentions -> not answered (skipped), denied, left open or stated
+         -> one value per finding
 
-Needs no weights and no download. It is a proxy with rules of this project's own, not CheXbert and
-not the CheXpert labeler: how well it agrees with human tags stands in docs/labeler.md.
+Needs no weights and no download. It is a proxy with its own rules, neither CheXbert nor the
+CheXpert labeler; docs/labeler.md reports its agreement with human tags.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from llava.eval.labeler.denial import denied
 from llava.eval.labeler.mentions import Mention, find_mentions
-from llava.eval.labeler.scope import asked_for, called_normal, uncertain
+from llava.eval.labeler.scope import called_normal, not_answered, uncertain
 from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.eval.labeler.vocabulary import PATTERNS
 
@@ -39,11 +39,11 @@ LABELER = "rule-based proxy of this project (llava.eval.labeler), not CheXbert"
 
 
 def label_report(text: str) -> dict[str, int | None]:
-    """Each of FINDINGS -> 1 stated, 0 denied, -1 left open, None not mentioned.
+    """Label each of FINDINGS: 1 stated, 0 denied, -1 left open, None not mentioned.
 
-    Where sentences disagree, stated outweighs left open and that outweighs denied. "No Finding" is
-    1 or None, as CheXpert has it: 1 when the text speaks of anything that is known here and states
-    or leaves open nothing abnormal, devices apart. A text without content gives None throughout.
+    Where sentences disagree, stated outweighs left open, which outweighs denied. "No Finding" is 1
+    or None, as in CheXpert: 1 when the text mentions anything in the vocabulary and neither states
+    nor leaves open anything abnormal except devices. An empty text gives None throughout.
     """
     said: dict[str, set[int]] = {}
     for sentence in split_sentences(normalize(text)):
@@ -59,15 +59,16 @@ def label_report(text: str) -> dict[str, int | None]:
 
 @lru_cache(maxsize=1 << 15)
 def read_sentence(sentence: str) -> tuple[tuple[str, int], ...]:
-    """(finding, OTHER or NORMAL; value) of every mention in one of `split_sentences`.
+    """Return (finding, value) for every mention in a sentence of `split_sentences`.
 
-    Reports repeat their sentences, so it remembers what it has read.
+    finding: one of FINDINGS, or the vocabulary's OTHER or NORMAL. Cached, since reports repeat
+    their sentences.
     """
     mentions = find_mentions(sentence, PATTERNS)
     return tuple(
         (mention.finding, _value(sentence, mention, mentions))
         for mention in mentions
-        if not asked_for(sentence, mention)
+        if not not_answered(sentence, mention)
     )
 
 

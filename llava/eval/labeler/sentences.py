@@ -25,8 +25,8 @@ _ANSWER = (
     rf"|{SIZE}(?:,? (?:on the )?(?:left|right|bilateral\w*))?){_END}"
 )
 _PART = (
-    r"(?:heart|cardiac silhouette|lungs?|pleura\w*|bones?|mediastinum|chest wall|devices|lines|tubes"
-    r"|soft tissues?|airways?|hila)"
+    r"(?:heart|cardiac silhouette|lungs?|pleura\w*|bones?|mediastinum|chest wall|devices|lines"
+    r"|tubes|soft tissues?|airways?|hila)"
 )
 
 
@@ -35,6 +35,7 @@ def _rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
 
 
 _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
+    # signs: Effusion (-), edema +ve
     (
         ("(-", "(+", "[-", "[+", "-ve", "- ve", "\u2013ve", "+", "(neg", "(pos", ":-", ": -"),
         _rules(
@@ -47,6 +48,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
             (rf"\s*[(\[](?:\+|\+\s?ve|pos)[)\]]|\s*\+\s?ve\b|:\s*\+{_END}", " positive"),
         ),
     ),
+    # questions: Fracture? No. / ?pneumonia
     (
         ("?",),
         _rules(
@@ -56,6 +58,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
             (r"(?<=\w)\s*\?+", " possible."),
         ),
     ),
+    # brackets: No edema (stable cardiomegaly). / Effusion (none)
     (
         ("(", "[", "{", ")", "]", "}"),
         _rules(
@@ -68,8 +71,9 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
             (r"[()\[\]{}]", ", "),
         ),
     ),
+    # hyphens set apart by a tokenizer: right - sided, non - specific; dashes for colons
     (
-        (" - ", " \u2013 "),  # hyphens of a tokenizer: "right - sided", "non - specific"
+        (" - ", " \u2013 "),
         _rules(
             (
                 r"(?i)\b(non|post|pre|peri|para|sub|mid|multi|intra|inter|extra|infra|supra|semi|x|re"
@@ -87,6 +91,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
         ),
     ),
     (("=",), _rules((r" ?= ?", ": "))),
+    # dashes: No edema - cardiomegaly
     (
         ("--", "\u2014", " -", "- ", " \u2013", "\u2013 "),
         _rules(
@@ -97,6 +102,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
             ),
         ),
     ),
+    # bars, bullets, slashes: No edema | cardiomegaly
     (
         ("|", "\u00a6", "\u2022", "\u25aa", "\u25cf", "\u00b7", "*", "~", ">", "//", " / "),
         _rules(
@@ -112,6 +118,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
             ),
         ),
     ),
+    # headings within a line: FINDINGS: clear IMPRESSION: normal
     (
         (":",),
         _rules(
@@ -123,8 +130,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
         ),
     ),
 )
-"""Signs and separators, in the order in which they are read: (what a text must hold for the rules
-to be tried, the rules)."""
+"""(characters without which the rules need not be tried, rules), in the order they are applied."""
 
 _LUNGS = {"L": "left", "R": "right"}
 _LOBES = {"U": "upper", "M": "middle", "L": "lower"}
@@ -140,11 +146,11 @@ _SLASHES = _rules(
     (r"\bw/o\b", "without"), (r"\bw/", "with "), (r"\bb/l\b", "bilateral"), ("/", " or ")
 )
 _ONE = re.compile(
-    r"\b(effusion|pneumothora|consolidation|opacit|nodule|mass|fracture|atelecta|infiltrate|line|tube"
-    rf"|catheter)(\w*)\b([^.\n]{{0,80}}?\b(?:an?|the|left|right|{SIZE}|{QUALITY})) one"
+    r"\b(effusion|pneumothora|consolidation|opacit|nodule|mass|fracture|atelecta|infiltrate|line"
+    rf"|tube|catheter)(\w*)\b([^.\n]{{0,80}}?\b(?:an?|the|left|right|{SIZE}|{QUALITY})) one"
     r"(?=\s*(?:[.,;|\n]|$)|\s(?:is|are|on|in|at|of|has|was|persists|remains|with)\b)"
 )
-"""A pronoun and the finding that it repeats: "no effusion on the right, a small one on the left"."""
+"""A pronoun and the finding that it replaces: "no effusion on the right, a small one left"."""
 _SPELLING = _rules(
     (r"n't\b", " not"),
     (r"cannot\b", "can not"),
