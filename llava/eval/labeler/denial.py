@@ -37,8 +37,12 @@ NO_DENIAL = re.compile(
     r"|\b(?:no|not|nothing) (?:more|less|fewer|greater) than\b"
     r"|\b(?:minimal|little|trace|tiny|scant) or no\b"
     r"|\bcan not (?:be )?(?:\w+ )?(?:excluded?|ruled?)(?: out)?\b|\bno doubt\b"
+    r"|\b(?:should|must|to) be (?:\w+ )?(?:excluded|ruled out)\b"
+    r"|\b(?:to|until) (?:\w+ )?(?:clearing|clearance|resolution)(?: of)?\b"
+    # another view
+    rf"|\bnot (?:\w+ )?{SEEN} (?:on|in) (?:the )?(?:lateral|frontal|ap|pa)\b"
     rf"|\bnot (?:well|clearly|fully|completely|adequately|optimally) {SEEN}\b"
-    # an earlier examination
+    # another examination
     rf"|\bnot (?:previously )?{SEEN} (?:previously|before|on (?:the |an? )?{EARLIER})\b"
     rf"|\b(?:(?:which|that) (?:was|were|had been) )?(?:{SEEN}|described|reported|depicted)"
     rf" (?:previously|before|earlier|yesterday"
@@ -133,12 +137,18 @@ def _denied_from_before(plain: str, mention: Mention, mentions: list[Mention]) -
         if "|" in between:
             between = ASIDE.sub(hide, between)
         if not (
-            NEW_STATEMENT.search(between)
+            _new_statement(between, plain[mention.start : mention.end])
             or _of_other_side(plain, cue.end(), mention)
             or _in_next_clause(cue, between, mentions)
         ):
             return True
     return False
+
+
+def _new_statement(between: str, mention: str) -> bool:
+    """Whether a statement begins before the mention ends: "no edema and heart is enlarged"."""
+    found = NEW_STATEMENT.search(between + mention)
+    return bool(found) and found.start() < len(between)
 
 
 def _in_next_clause(cue: re.Match, between: str, mentions: list[Mention]) -> bool:

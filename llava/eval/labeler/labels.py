@@ -45,10 +45,16 @@ def label_report(text: str) -> dict[str, int | None]:
     or None, as in CheXpert: 1 when the text mentions anything in the vocabulary and neither states
     nor leaves open anything abnormal except devices. An empty text gives None throughout.
     """
+    return combine(
+        value for sentence in split_sentences(normalize(text)) for value in read_sentence(sentence)
+    )
+
+
+def combine(values: Iterable[tuple[str, int]]) -> dict[str, int | None]:
+    """Labels of a report from (finding, value) of its mentions, see `label_report`."""
     said: dict[str, set[int]] = {}
-    for sentence in split_sentences(normalize(text)):
-        for name, value in read_sentence(sentence):
-            said.setdefault(name, set()).add(value)
+    for name, value in values:
+        said.setdefault(name, set()).add(value)
     labels = {finding: _strongest(said.get(finding, ())) for finding in FINDINGS}
     abnormal = any(
         {POSITIVE, UNCERTAIN} & values for name, values in said.items() if name != "Support Devices"
@@ -65,14 +71,14 @@ def read_sentence(sentence: str) -> tuple[tuple[str, int], ...]:
     their sentences.
     """
     mentions = find_mentions(sentence, PATTERNS)
-    return tuple(
-        (mention.finding, _value(sentence, mention, mentions))
-        for mention in mentions
-        if not not_answered(sentence, mention)
-    )
+    values = ((mention.finding, value_of(sentence, mention, mentions)) for mention in mentions)
+    return tuple((name, value) for name, value in values if value is not None)
 
 
-def _value(sentence: str, mention: Mention, mentions: list[Mention]) -> int:
+def value_of(sentence: str, mention: Mention, mentions: list[Mention]) -> int | None:
+    """POSITIVE, NEGATIVE or UNCERTAIN; None when the sentence only asks for the finding."""
+    if not_answered(sentence, mention):
+        return None
     if mention.pattern.absent or denied(sentence, mention, mentions):
         return NEGATIVE
     if called_normal(sentence, mention):

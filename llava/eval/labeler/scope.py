@@ -20,7 +20,8 @@ DOUBT_BEFORE = re.compile(
 )
 DOUBT_AFTER = re.compile(
     rf",? (?:{IF_ANY})\b|\b(?:(?:can|could|may) not (?:be )?(?:\w+ )?(?:excluded?|ruled? out)"
-    r"|not (?:\w+ )?excluded|(?:is|are) (?:possible|suspected|questionable|not excluded)|possible"
+    r"|not (?:\w+ )?excluded|(?:should|must|to) be (?:\w+ )?(?:excluded|ruled out)"
+    r"|(?:is|are) (?:possible|suspected|questionable|not excluded)|possible"
     r"|versus|vs|suspected|(?:can|could) be considered|difficult to exclude|less likely"
     r"|not (?:well|clearly|fully|completely|adequately|optimally) \w+"
     r"|(?:poorly|incompletely) \w+)\b"
@@ -39,7 +40,8 @@ ASKED = re.compile(
 NOT_ASSESSED = re.compile(
     r"\b(?:(?:can|could|is|are|was|were) not (?:be )?|(?:difficult|unable|impossible) to )"
     r"(?:\w+ly )?(?:assess\w*|evaluat\w*|evaluable|determin\w*|interpret\w*)\b"
-    r"|\b(?:may|can|could|might) be (?:missed|obscured|hidden|masked|overlooked)\b"
+    r"|\b(?:may|can|could|might) (?:be (?:missed|obscured|hidden|masked|overlooked)"
+    r"|not be (?:\w+ )?(?:seen|visible|demonstrated|apparent|identified))\b"
 )
 CALLED_NORMAL = re.compile(
     r"(?: and [\w ]+?)?(?: (?:is|are|appears?|remains?|all|grossly|otherwise|also))+"

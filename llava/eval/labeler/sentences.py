@@ -143,7 +143,11 @@ _ABBREVIATIONS = _rules(
     (r"[Nn]eg(?!\w)\.?", "negative"),
 )
 _SLASHES = _rules(
-    (r"\bw/o\b", "without"), (r"\bw/", "with "), (r"\bb/l\b", "bilateral"), ("/", " or ")
+    (r"\bw/o\b", "without"),
+    (r"\bw/", "with "),
+    (r"\bb/l\b", "bilateral"),
+    (r"\band/or\b", "or"),
+    ("/", " or "),
 )
 _ONE = re.compile(
     r"\b(effusion|pneumothora|consolidation|opacit|nodule|mass|fracture|atelecta|infiltrate|line"
