@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--list-errors", action="store_true", help="print uid, finding and kind")
     parser.add_argument("--layouts", action="store_true", help="labels in other layouts, only")
-    parser.add_argument("--other", choices=("negspacy", "medspacy"), help="another judge, only")
+    parser.add_argument("--other", choices=("negspacy", "medspacy", "radtext"), help="another judge, only")
     args = parser.parse_args()
     reports = read_reports(args.reports)
     if args.layouts:

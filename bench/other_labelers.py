@@ -1,13 +1,16 @@
 """Other rule-based readers of negation, given the mentions that the labeler finds.
 
-negspacy (NegEx with its clinical terms) and medspaCy (ConText with its default rules) judge whether
-a mention is negated or uncertain; neither knows the CheXpert findings. So both get the labeler's
-sentences and mentions, and only the judgements are compared. Neither downloads a model.
+negspacy (NegEx, clinical terms), medspaCy (ConText, default English rules) and the regular
+expressions of RadText (NegBio, the predecessor of the CheXpert labeler) judge whether a mention is
+negated or uncertain. All get the labeler's sentences and mentions, so that only the judgements are
+compared. None downloads a model.
 
     pip install negspacy==1.1.0
     pip install --no-deps medspacy==1.3.1 && pip install pysbd==0.3.4 PyRuSH==1.0.13 jsonschema
+    pip install --no-deps radtext==1.0.dev2 bioc==2.1 && pip install pyyaml lxml
 
-(medspaCy's requirement `medspacy_quickumls`, a look-up in UMLS that is not used here, is left out.)
+Left out are medspaCy's `medspacy_quickumls`, a look-up in UMLS, and RadText's patterns on
+dependency graphs, which need the model of a parser.
 """
 
 from __future__ import annotations
@@ -65,7 +68,29 @@ def medspacy() -> Judge:
     return _judge("medspacy_context", {}, value)
 
 
-OTHERS = {"negspacy": negspacy, "medspacy": medspacy}
+def radtext() -> Judge:
+    """NegBio's regular expressions: doubt before, denial, doubt after, in this order."""
+    import radtext.neg
+    from radtext.neg.match_regex import NegRegex
+
+    folder = Path(radtext.neg.__file__).parents[1] / "resources" / "patterns"
+    kinds = ("negation", "uncertainty_pre_negation", "uncertainty_post_negation", "double_negation")
+    patterns = NegRegex(*(folder / f"regex_{kind}.yml" for kind in kinds))
+
+    def value(sentence: str, mention: Mention) -> int:
+        span = types.SimpleNamespace(offset=mention.start, end=mention.end)
+        passage = types.SimpleNamespace(text=sentence, offset=0)
+        patterns.setup(passage, types.SimpleNamespace(total_span=span))
+        if patterns.match_uncertainty_pre_neg():
+            return UNCERTAIN
+        if found := patterns.match_neg():
+            return NEGATIVE if found.category == "negation" else UNCERTAIN
+        return UNCERTAIN if patterns.match_uncertainty_post_neg() else POSITIVE
+
+    return lambda sentence, mentions: [value(sentence, mention) for mention in mentions]
+
+
+OTHERS = {"negspacy": negspacy, "medspacy": medspacy, "radtext": radtext}
 
 
 def _judge(pipe: str, config: dict, value: Callable[[Any], int | None]) -> Judge:

@@ -129,7 +129,7 @@ def _readable(sentence: str) -> str:
 def _denied_from_before(plain: str, mention: Mention, mentions: list[Mention]) -> bool:
     """Whether a word before it ("no", "without") denies it."""
     for cue in DENIES_WHAT_FOLLOWS.finditer(plain, max(0, mention.start - REACH), mention.end):
-        if AFTER_ITS_FINDING.match(cue[0] + plain[cue.end() :][:40]) and any(
+        if AFTER_ITS_FINDING.match(plain, cue.start()) and any(
             other.end == cue.start() - 1 for other in mentions
         ):
             continue

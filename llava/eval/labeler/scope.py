@@ -43,6 +43,8 @@ NOT_ASSESSED = re.compile(
     r"|\b(?:may|can|could|might) (?:be (?:missed|obscured|hidden|masked|overlooked)"
     r"|not be (?:\w+ )?(?:seen|visible|demonstrated|apparent|identified))\b"
 )
+OF_ONE_FINDING = re.compile(r"versus|vs|suspected$|possible$")
+"""Doubt that does not reach back over "and": "effusions and infiltrate versus atelectasis"."""
 CALLED_NORMAL = re.compile(
     r"(?: and [\w ]+?)?(?: (?:is|are|appears?|remains?|all|grossly|otherwise|also))+"
     r" (?:normal|unremarkable|within (?:the )?(?:normal )?limits?)\b"
@@ -72,4 +74,7 @@ def not_answered(sentence: str, mention: Mention) -> bool:
 
 def _reached_from_after(cue: re.Pattern, sentence: str, mention: Mention) -> bool:
     found = cue.search(sentence, mention.end, mention.end + REACH)
-    return bool(found) and not ENDS_OR_COMMA.search(sentence, mention.end, found.start())
+    if not found or ENDS_OR_COMMA.search(sentence, mention.end, found.start()):
+        return False
+    between = sentence[mention.end : found.start()]
+    return not (" and " in between and OF_ONE_FINDING.match(found[0]))
