@@ -7,7 +7,8 @@ compared. None downloads a model.
 
     pip install negspacy==1.1.0
     pip install --no-deps medspacy==1.3.1 && pip install pysbd==0.3.4 PyRuSH==1.0.13 jsonschema
-    pip install --no-deps radtext==1.0.dev2 bioc==2.1 && pip install pyyaml lxml
+    pip install --no-deps radtext==1.0.dev2 bioc==2.1
+    pip install pyyaml lxml jsonlines intervaltree tqdm docopt
 
 Left out are medspaCy's `medspacy_quickumls`, a look-up in UMLS, and RadText's patterns on
 dependency graphs, which need the model of a parser.

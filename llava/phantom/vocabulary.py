@@ -1,7 +1,4 @@
-"""How radiologists name the phantom's findings: the vocabulary of `phantom_findings`.
-
-The order counts, see `report_language`.
-"""
+"""How radiologists name the phantom's findings. The order counts, see `labeler.mentions`."""
 
 from __future__ import annotations
 

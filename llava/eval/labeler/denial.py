@@ -72,7 +72,7 @@ NEW_STATEMENT = re.compile(
     r"|save for|leaving|positive for|(?:followed|replaced|complicated) by)\b"
     rf"|\band {ANEW}\b|, (?:a|an|the|there|and {ANEW})\b|:|\|(?! ?(?:and|or|nor)\b)"
     rf"|(?<!ed )(?<!ent )(?<!ible )(?<!ing )\bwith {ANEW}\b"
-    r"|, with\b(?! (?:or without|no)\b)|, (?:residual|persist\w+|remaining)\b"
+    r"|, with\b(?! (?:or without|no)\b)|\bwith interval\b|, (?:residual|persist\w+|remaining)\b"
     r"|, (?:in keeping|consistent|compatible|suggest\w*|represent\w*|indicat\w*|likely)\b"
     r"|(?:,|\band) [\w ]*\b(?:is|are|was|were|remains?|appears?|has|have)\b"
 )
@@ -104,7 +104,7 @@ THERE_ON_OTHER_SIDE = re.compile(
     r"(?: (?:is|are|has|have|been))?(?: (?:gone|resolved|cleared|absent|not seen))?"
     r"(?: (?:on|at|in))?(?: the)? (?:(left)|right)(?: side)?,?(?: (?:but|and|while))?"
     rf" (?:still |seen )*{STILL}(?: there| present)? (?:on|at|in) the (?(1)right|left)\b"
-    rf"|[\w ]*,(?: but| and| while)? the (?:left|right)(?: side)? (?:is )?{STILL}\b"
+    rf"|[\w ]*,(?: but| and| while| whereas)? the (?:left|right)(?: side)? (?:is )?{STILL}\b"
 )
 """What follows a finding that is gone on one side only."""
 

@@ -9,7 +9,7 @@ from llava.eval.labeler.words import SIZE
 
 _LIST_MARK = (
     r"(?:[-\u2013\u2014*~+\u2022\u00b7\u25aa\u25cf\u25e6\u2023]|>(?!\s*\d)|\#?\(?\d{1,2}[.):](?!\d)"
-    r"|\d{1,2}-(?=\s)|\#\d|\(?[a-h][.)]|\(?[ivx]{1,4}[.)])"
+    r"|\d{1,2}-(?=\s)|\#\d|o(?= [A-Z])|\(?[a-h][.)]|\(?[ivx]{1,4}[.)])"
 )
 _HEADING = r"[A-Z][A-Z /&,]+:"
 _BEGINS = re.compile(rf"{_LIST_MARK}|{_HEADING}")

@@ -10,7 +10,7 @@ import re
 from llava.eval.labeler.denial import REACH
 from llava.eval.labeler.mentions import Mention
 
-IF_ANY = r"if (?:there is )?any|if at all"
+IF_ANY = r"if (?:there is )?any|if at all|if present"
 DOUBT_BEFORE = re.compile(
     r"\b(?:possib\w+|may|maybe|might|could|question\w*|suspicio\w+|suspect\w*|concern\w*|worrisome"
     r"|suggest\w*|versus|vs|potential\w*|presum\w+|perhaps|equivocal|differential\w*"
@@ -35,7 +35,7 @@ ENDS_OR_COMMA = re.compile(rf",|{ENDS.pattern}")
 ASKED = re.compile(
     r"\b(?:(?:evaluat\w+|assess\w*|screen\w*|exam\w*|stud(?:y|ies)|correlat\w+|signs|indication)"
     r" for|to (?:exclude|rule out|evaluate|assess|identify|detect)|(?<!not )rule out"
-    r"|if(?! any\b| there is any\b| at all\b))\b"
+    r"|if(?! any\b| there is any\b| at all\b| present\b))\b"
 )
 NOT_ASSESSED = re.compile(
     r"\b(?:(?:can|could|is|are|was|were) not (?:be )?|(?:difficult|unable|impossible) to )"

@@ -19,9 +19,12 @@ SEPARATOR = " | "
 """Between two statements that share a line."""
 
 _END = r"(?=\s*(?:[.,;|\n]|$))"
-_NO = r"(?:none|nil|absent|negative|resolved|cleared|gone|removed|not (?:seen|present))"
+_NO = (
+    r"(?:(?:none|nil|not)(?: seen| present| identified| visible)|none|nil|absent|negative|resolved"
+    r"|cleared|gone|removed)"
+)
 _ANSWER = (
-    rf"(?:(?:no|neg|yes|present|positive|{_NO})(?: seen| identified| visible)?"
+    rf"(?:(?:no|neg|yes|present|positive|{_NO})"
     rf"|{SIZE}(?:,? (?:on the )?(?:left|right|bilateral\w*))?){_END}"
 )
 _PART = (
@@ -144,6 +147,8 @@ _ABBREVIATIONS = _rules(
 )
 _SLASHES = _rules(
     (r"\bw/o\b", "without"),
+    (r"\br/o\b", "rule out"),
+    (r"\bc/w\b", "consistent with"),
     (r"\bw/", "with "),
     (r"\bb/l\b", "bilateral"),
     (r"\band/or\b", "or"),
