@@ -60,6 +60,7 @@ def test_a_finding_that_is_stated_is_positive(finding, text):
         ("Neither effusion nor pneumothorax is present.", ["Pleural Effusion", "Pneumothorax"]),
         ("Costophrenic angles are sharp.", ["Pleural Effusion"]),
         ("Pneumonia has cleared.", ["Pneumonia"]),
+        ("Resolution of previously demonstrated infiltrates.", ["Lung Opacity"]),
     ],
 )
 def test_a_finding_that_is_denied_is_negative(text, findings):
@@ -90,6 +91,12 @@ def test_a_finding_that_is_left_open_is_uncertain(text, finding):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("Removal of the chest tube with increased atelectasis.", {"Atelectasis": 1}),
+        ("Repeat film to confirm clearing of the opacities.", {"Lung Opacity": 1}),
+        ("Left effusion, not evident on the lateral view.", {"Pleural Effusion": 1}),
+        ("No fracture; fractures may not be demonstrated.", {"Fracture": 0}),
+        ("Fractures may not be demonstrated.", {"Fracture": None}),
+        ("Effusions and infiltrate versus crowding.", {"Pleural Effusion": 1, "Lung Opacity": -1}),
         ("No effusion, but a small pneumothorax is present.", {"Pneumothorax": 1}),
         ("No change in the small effusion.", {"Pleural Effusion": 1}),
         ("Without significant interval change of mild atelectasis.", {"Atelectasis": 1}),

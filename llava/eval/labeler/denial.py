@@ -94,8 +94,7 @@ ASIDE = re.compile(r"\|[^|]*\|(?= ?(?:and|or|nor)\b)")
 """Words between two dashes within a list: "no effusion - left or right - or pneumothorax"."""
 GONE = re.compile(r"clear\w*|resol\w+|remov\w+|explanted")
 SHOWS = re.compile(
-    r"(?<!that )(?<!which )\b(?:shows?|showing|reveal\w*|unmask\w*|uncover\w*|demonstrat\w+"
-    r"|expos\w+)\b"
+    r"(?<!that )(?<!which )\b(?:show|reveal|unmask|uncover|demonstrat|expos)(?:s|es|ing)?\b"
 )
 ANOTHER = re.compile(r"(?<!\bor )(?<!nor )(?<!and )\ban?\b")
 SIDE = re.compile(r"\b(?:left|right)\b")
