@@ -54,6 +54,7 @@ def test_a_finding_that_is_stated_is_positive(finding, text):
         ("Cardiac and mediastinal contours are normal.", ["Cardiomegaly"]),
         ("Cardiac and mediastinal contours are normal.", ["Enlarged Cardiomediastinum"]),
         ("Heart: Normal. Lungs: Clear.", ["Cardiomegaly", "Lung Opacity"]),
+        ("Heart:normal Lungs:clear", ["Cardiomegaly", "Lung Opacity"]),
         ("Heart size is at the upper limits of normal.", ["Cardiomegaly"]),
         ("Vascular engorgement appears within normal limits.", ["Edema"]),
         ("No focal consolidation to suggest pneumonia.", ["Consolidation", "Pneumonia"]),

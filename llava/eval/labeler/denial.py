@@ -137,7 +137,7 @@ def _denied_from_before(plain: str, mention: Mention, mentions: list[Mention]) -
             between = ASIDE.sub(hide, between)
         if not (
             _new_statement(between, plain[mention.start : mention.end])
-            or _of_other_side(plain, cue.end(), mention)
+            or _of_other_side(plain, cue.end(), mention, mentions)
             or _in_next_clause(cue, between, mentions)
         ):
             return True
@@ -163,13 +163,13 @@ def _in_next_clause(cue: re.Match, between: str, mentions: list[Mention]) -> boo
     return bool(gone) and any(has_its_finding(m.start()) for m in ANOTHER.finditer(between))
 
 
-def _of_other_side(plain: str, start: int, mention: Mention) -> bool:
+def _of_other_side(plain: str, start: int, mention: Mention, mentions: list[Mention]) -> bool:
     """Whether only the other side is denied: "no right effusion, left effusion small".
 
     An "or" after the mention makes it a list: "no right effusion, left nodule, or edema".
     """
     before, comma, own = plain[start : mention.start].rpartition(",")
-    if not comma:
+    if not comma or not any(start <= other.start < start + len(before) for other in mentions):
         return False
     after = own + plain[mention.start : mention.end + REACH]
     own = after[: len(own)] + re.split(r"[,|]", after[len(own) :], maxsplit=1)[0]

@@ -24,7 +24,9 @@ _HYPHENATED = re.compile(r"\w-$")
 _NARROWEST = 40
 """The fewest columns at which a report is wrapped; shorter lines are a list."""
 
-_INLINE_MARK = re.compile(r"(?<!\S)(?:\#(\d{1,2})\b|\(?(\d{1,2}|[a-h])\)|(\d{1,2})-(?=\s))")
+_INLINE_MARK = re.compile(
+    r"(?<!\S)(?:\#(\d{1,2})\b|\(?(\d{1,2}|[a-h])\)|(\d{1,2}) ?-(?=\s+[^\W\d]))"
+)
 
 
 def statements_on_lines(text: str) -> str:

@@ -76,17 +76,17 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
     ),
     # hyphens set apart by a tokenizer: right - sided, non - specific; dashes for colons
     (
-        (" - ", " \u2013 "),
+        ("- ", " -", "\u2013 ", " \u2013"),
         _rules(
             (
                 r"(?i)\b(non|post|pre|peri|para|sub|mid|multi|intra|inter|extra|infra|supra|semi|x|re"
                 r"|ill|well|air|low|hydro|cardio|costo|pneumo|ground|swan|follow|year|week|day|month"
-                r"|\d+) [-\u2013] (?=\w)",
+                r"|\d+)(?: [-\u2013] ?|[-\u2013] )(?=\w)",
                 r"\1 ",
             ),
             (
-                r"(?i)(?<=\w) [-\u2013] (?=(?:sided|rays?|related|like|shaped|appearing|standing"
-                r"|defined|up|to|ganz|glass|\d+)\b)",
+                r"(?i)(?<=\w)(?: [-\u2013] ?|[-\u2013] )(?=(?:sided|rays?|related|like|shaped"
+                r"|appearing|standing|defined|up|to|ganz|glass|\d+)\b)",
                 " ",
             ),
             (rf"(?i)(?:^|(?<=[.;|\n]))( ?{_PART}) [-\u2013] ", r"\1: "),
@@ -125,6 +125,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
     (
         (":",),
         _rules(
+            (r":(?=[A-Za-z])", ": "),
             (rf"(?i): ?n{_END}", ": no"),
             (rf"(?i): ?y{_END}", ": yes"),
             (r"\b[Nn]egatives?: ?(?=[a-z])", "negative for "),
