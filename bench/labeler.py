@@ -1,13 +1,18 @@
-"""How well the finding labeler agrees with human tags: the Open-i reports and their MeSH tags.
+"""Agreement of the finding labeler with human tags: the Open-i reports and their MeSH tags.
 
     python bench/labeler.py --reports indiana_reports.csv [--output bench/results/labeler.json]
+    python bench/labeler.py --reports indiana_reports.csv --layouts
+    python bench/labeler.py --reports indiana_reports.csv --other negspacy
 
 Labels findings + impression as the converter cleans them and compares with the tags of the column
 `Problems`. Two reports in three were read while the rules were written, the third was held out; a
-hash of the uid says which is which. One rule was mended after the errors of the held-out third had
-been read; its micro-F1 was 0.959 before and after. A naive keyword search runs beside the labeler.
-Every error was read and put in a class (labeler, tag, ambiguous), see results/labeler_errors.csv;
-an error that is not in there counts as unread. Prints uids and counts, never report text.
+hash of the uid decides. Two rules were written after sentences of the held-out third had been read;
+its micro-F1 was 0.959 before and after each. A naive keyword search is scored as well.
+Every error was read and classed (labeler, tag, ambiguous) in results/labeler_errors.csv; an error
+that is not listed there counts as unread. Prints uids and counts, never report text.
+
+--layouts writes every report in other layouts (lines, lists, dashes) and counts changed labels.
+--other lets another tool judge the labeler's mentions, see other_labelers.py.
 """
 
 from __future__ import annotations
@@ -51,7 +56,7 @@ TAGS = {
 }
 """Finding -> the tags that state it."""
 UNTAGGED = "No Indexing"
-"""The tag of reports that nobody indexed: they say nothing about the labeler."""
+"""The tag of reports that nobody indexed, which are left out."""
 
 KEYWORDS = {
     "Cardiomegaly": r"cardiomegaly|(?:enlarge\w*|large) (?:heart|cardiac)|cardiac enlarge|"
@@ -84,7 +89,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Error:
-    """kind: `extra` when the labeler states what no tag does, `missed` the other way round."""
+    """kind: `extra` for a finding that is labelled and not tagged, `missed` for the opposite."""
 
     uid: str
     finding: str
@@ -92,7 +97,7 @@ class Error:
 
 
 def read_reports(path: Path) -> list[Report]:
-    """The reports that have text and were indexed."""
+    """Read the reports that have text and were indexed."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     reports = []
@@ -108,11 +113,16 @@ def read_reports(path: Path) -> list[Report]:
 
 
 def by_rules(policy: str) -> Read:
-    """The labeler. The tag `normal` also means that no device is tagged."""
+    """The labeler, with its uncertain labels `as_positive` or `as_negative`."""
     counted = {1, labeler.UNCERTAIN} if policy == "as_positive" else {1}
+    return by_labels(label_report, counted)
+
+
+def by_labels(labels_of: Callable[[str], dict], counted: set[int]) -> Read:
+    """Tags from labels; `counted` values state a finding. A device rules out the tag `normal`."""
 
     def read(text: str) -> frozenset[str]:
-        labels = label_report(text)
+        labels = labels_of(text)
         found = {finding for finding in TAGS if labels[finding] in counted}
         return frozenset(found - {"No Finding"} if "Support Devices" in found else found)
 
@@ -120,7 +130,7 @@ def by_rules(policy: str) -> Read:
 
 
 def by_keywords(text: str) -> frozenset[str]:
-    """Stated when a keyword stands in a sentence and no word of denial before it."""
+    """A finding is stated when a sentence has its keyword without a word of denial before it."""
     found = set()
     for sentence in re.split(r"[.;]\s", text.lower()):
         for finding, words in KEYWORDS.items():
@@ -213,18 +223,48 @@ def speed(reports: Sequence[Report]) -> dict[str, float]:
     return {"as_they_come": as_they_come, "nothing_remembered": 500 / (time.process_time() - start)}
 
 
+def print_other(name: str, parts: dict[str, list[Report]]) -> None:
+    """Scores of another judge of the labeler's mentions, and where the two differ."""
+    import other_labelers
+
+    judge = other_labelers.remembering(other_labelers.OTHERS[name]())
+    for part, reports in parts.items():
+        read = by_labels(lambda text: other_labelers.labels(text, judge), {1})
+        print(table(f"{name}, {part}", summarise(reports, read)))
+    texts = [report.text for report in parts["read while written"]]
+    counts, verdicts = other_labelers.differences(texts, judge, name)
+    print("\nmentions that differ in the reports read while written (labeler, other)")
+    for values, count in counts.most_common():
+        print(f"  {values!s:<12} {count}")
+    if verdicts:
+        print(f"stated by one and denied by the other, 50 read: right is {dict(verdicts)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reports", type=Path, required=True, help="indiana_reports.csv")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--list-errors", action="store_true", help="print uid, finding and kind")
+    parser.add_argument("--layouts", action="store_true", help="labels in other layouts, only")
+    others = ("negspacy", "medspacy", "radtext")
+    parser.add_argument("--other", choices=others, help="another judge of the mentions, only")
     args = parser.parse_args()
     reports = read_reports(args.reports)
+    if args.layouts:
+        import report_layouts
+
+        for name, changed in report_layouts.changed([r.text for r in reports]).items():
+            uids = " ".join(reports[number].uid for number in changed[:10])
+            print(f"  {name:<18} {len(changed)} changed  {uids}")
+        return
     parts = {
         "read while written": [report for report in reports if not report.held_out],
         "held out": [report for report in reports if report.held_out],
         "all": reports,
     }
+    if args.other:
+        print_other(args.other, parts)
+        return
     readers = {
         "labeler, uncertain as negative": by_rules("as_negative"),
         "labeler, uncertain as positive": by_rules("as_positive"),

@@ -1,8 +1,9 @@
-"""The findings that a report on a phantom states, read from its text by rules.
+"""Read the phantom's findings from the text of a report, by rules, and score them.
 
-Counts how well a generated report agrees with what was drawn (`llava.phantom`), whoever wrote
-the text and in which words. Flow: text -> sentences -> mentions (`phantom_patterns`) -> stated or
-denied -> side -> labels. Only the phantom's findings; a rule-based proxy, not a clinical labeler.
+    text -> sentences -> mentions -> stated or denied -> side -> labels
+
+Measures how well a report agrees with what was drawn, whoever wrote it and in which words. It only
+knows the phantom's findings; it is not a clinical labeler.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llava.eval.labeler.denial import denied
-from llava.eval.labeler.language import Mention, find_mentions, plain_text, split_sentences
+from llava.eval.labeler.mentions import Mention, find_mentions
+from llava.eval.labeler.sentences import normalize, split_sentences
 from llava.phantom import FINDINGS
 from llava.phantom.laterality import sides
 from llava.phantom.vocabulary import PATTERNS
@@ -31,10 +33,10 @@ class Score:
 
 
 def findings_in(text: str) -> frozenset[str]:
-    """The stated findings among `llava.phantom.FINDINGS`.
+    """Return the stated findings among `llava.phantom.FINDINGS`.
 
-    `normal` when the text states none; the empty set when there is no text. A finding that needs a
-    side and is given none is not a label, but the report is not `normal` either.
+    `normal` when the text states none; the empty set for an empty text. A finding that needs a side
+    and has none is left out, but the report is not `normal` either.
     """
     sentences = _sentences(text)
     labels, abnormal = set(), False
@@ -55,12 +57,12 @@ def findings_in(text: str) -> frozenset[str]:
 
 
 def mentioned_in(text: str) -> frozenset[str]:
-    """The kinds of finding (sides left out) that the text speaks of, stated or denied."""
+    """Return the kinds of finding, without sides, that the text mentions, stated or denied."""
     return frozenset(mention.finding for _, mention, _ in _mentions(text))
 
 
 def denied_in(text: str) -> frozenset[str]:
-    """The kinds of finding (sides left out) that the text says are absent."""
+    """Return the kinds of finding, without sides, that the text says are absent."""
     return frozenset(
         mention.finding
         for sentence, mention, mentions in _mentions(text)
@@ -69,7 +71,7 @@ def denied_in(text: str) -> frozenset[str]:
 
 
 def _mentions(text: str) -> Iterator[tuple[str, Mention, list[Mention]]]:
-    """Each mention with its sentence and all mentions of that sentence."""
+    """Yield (sentence, mention, all mentions of the sentence)."""
     for sentence in _sentences(text):
         mentions = _explained(sentence, find_mentions(sentence, PATTERNS))
         yield from ((sentence, mention, mentions) for mention in mentions)
@@ -117,7 +119,7 @@ COMPARED = re.compile(
 )
 PAIRED = re.compile(
     r"(\bon the )?\b(?:left|right)(?: and| or| plus| as well as) (?:the )?(?:left|right)\b"
-    r"(?=(?P<last> ?(?:[.,;]|sides?|$))?)"
+    r"(?=(?P<last> ?(?:[.,;|]|sides?|$))?)"
 )
 
 
@@ -127,7 +129,7 @@ def _paired(match: re.Match) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    plain = COMPARED.sub(r"bilateral\1", plain_text(text))
+    plain = COMPARED.sub(r"bilateral\1", normalize(text))
     return split_sentences(PAIRED.sub(_paired, plain))
 
 
@@ -146,7 +148,10 @@ EXPLAINED_BY = re.compile(
 
 
 def _explained(sentence: str, mentions: list[Mention]) -> list[Mention]:
-    """A vague appearance becomes what the sentence says that it is; so does a collapsed lung."""
+    """Replace a vague appearance by the finding that explains it in the sentence.
+
+    A collapsed lung is dropped when the sentence has a pneumothorax.
+    """
     result = []
     has_air = any(mention.finding == "pneumothorax" for mention in mentions)
     for mention, following in zip(mentions, [*mentions[1:], None], strict=False):

@@ -1,6 +1,6 @@
-"""On which side a finding lies that a sentence states.
+"""Find the side of a finding: a `Mention` and its sentence -> left, right or both.
 
-Last part of `phantom_findings`: a `Mention` and the sentence around it -> sides.
+The last step of `findings`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llava.eval.labeler.language import Mention, hide
+from llava.eval.labeler.mentions import Mention, hide
 
 DEVICES = ("pacemaker", "tube_or_line")
 
@@ -23,9 +23,9 @@ SIDE_WORD = re.compile(
     r" (?:lungs?|sides?|bas[ei]s|hemi ?thora\w+|costo\w*|angles?|apices|lobes?|zones?|fields?"
     r"|pleural|effusions?|pneumo\w+)|two sided))\b"
 )
-BREAK = re.compile(r",|:|\b(?:and|or|with|without|plus|but|while|whereas|as well as)\b")
+BREAK = re.compile(r"[,:|]|\b(?:and|or|with|without|plus|but|while|whereas|as well as)\b")
 PLACE_ONLY = re.compile(
-    r"(?:,|and|or|with|plus|as well as)?"
+    r"(?:[,|]|and|or|with|plus|as well as)?"
     r"(?:\s*\b(?:left|right|bilateral|lungs?|lobes?|bases?|basal|basilar|zones?|fields?|side|sided"
     r"|the|in|at|on|of|to|a|lesser|greater|degree|extent|upper|lower|mid|middle|apex|apical"
     r"|hemi ?thorax"
@@ -40,14 +40,14 @@ PLURAL = re.compile(r"effusions|pneumothoraces|consolidations|\blungs\b|\bbases\
 
 
 def sides(mention: Mention, number: int, sentences: list[str], mentions: list[Mention]) -> set[str]:
-    """left, right or both; empty when the text does not say.
+    """Return left, right or both; the empty set when the text does not say.
 
-    `mentions` are those of the sentence `sentences[number]`, which holds `mention`.
+    mentions: all of `sentences[number]`, which contains `mention`.
     """
     plain = NO_SIDE.sub(hide, sentences[number])
     phrases = _phrases(plain, mentions)
     own = next(i for i, (start, end) in enumerate(phrases) if start <= mention.start < end)
-    found = _nearest(plain, phrases[own], mention) | _beside(plain, phrases, own)
+    found = _nearest(plain, phrases[own], mention) | _places_next_to(plain, phrases, own)
     if found:
         return found
     found = _elsewhere(plain, phrases, own, mentions) or _told_near(sentences, number)
@@ -56,8 +56,8 @@ def sides(mention: Mention, number: int, sentences: list[str], mentions: list[Me
     return found or ({"left", "right"} if PLURAL.search(plain) else set())
 
 
-def _beside(plain: str, phrases: list[tuple[int, int]], own: int) -> set[str]:
-    """Sides of the neighbours that only name a place ("... and left lower lobe")."""
+def _places_next_to(plain: str, phrases: list[tuple[int, int]], own: int) -> set[str]:
+    """Sides of the neighbouring phrases that only name a place ("... and left lower lobe")."""
     found: set[str] = set()
     for step in (1, -1):
         index = own + step
@@ -70,7 +70,7 @@ def _beside(plain: str, phrases: list[tuple[int, int]], own: int) -> set[str]:
 def _elsewhere(
     plain: str, phrases: list[tuple[int, int]], own: int, mentions: list[Mention]
 ) -> set[str]:
-    """Sides of the nearest phrase that has one: before, then behind, then those on devices."""
+    """Sides of the nearest phrase that has one: before, then after, phrases on devices last."""
     order = [*reversed(phrases[:own]), *phrases[own + 1 :]]
     for start, end in sorted(order, key=lambda phrase: _holds(phrase, mentions, DEVICES)):
         if found := _all_sides(plain[start:end]):
@@ -79,7 +79,7 @@ def _elsewhere(
 
 
 def _told_near(sentences: list[str], number: int) -> set[str]:
-    """The side when a neighbouring sentence is referred to ("It lies on the left")."""
+    """The side in the next or previous sentence, when one refers to the other ("It is on ...")."""
     following = sentences[number + 1] if number + 1 < len(sentences) else ""
     if re.match(r"(?:it|this|these|they|both)\b", following):
         return _all_sides(following)
@@ -88,7 +88,7 @@ def _told_near(sentences: list[str], number: int) -> set[str]:
 
 
 def _phrases(plain: str, mentions: list[Mention]) -> list[tuple[int, int]]:
-    """The sentence cut at commas and conjunctions, never inside a mention."""
+    """Cut the sentence at commas, dashes and conjunctions, never inside a mention."""
     cuts = [
         match.start()
         for match in BREAK.finditer(plain)
@@ -103,7 +103,7 @@ def _holds(phrase: tuple[int, int], mentions: list[Mention], findings: Sequence[
 
 
 def _nearest(plain: str, phrase: tuple[int, int], mention: Mention) -> set[str]:
-    """Sides inside the mention, else the last before it, else the first behind it."""
+    """Sides inside the mention, else the last before it, else the first after it."""
     inside = _all_sides(plain[mention.start : mention.end])
     before = list(SIDE_WORD.finditer(plain, phrase[0], mention.start))
     after = list(SIDE_WORD.finditer(plain, mention.end, phrase[1]))

@@ -1,11 +1,9 @@
-"""How radiologists name the phantom's findings: the vocabulary of `phantom_findings`.
-
-The order counts, see `report_language`.
-"""
+"""How radiologists name the phantom's findings. The order counts, see `labeler.mentions`."""
 
 from __future__ import annotations
 
-from llava.eval.labeler.language import ENLARGED, GAP, HEART, HEART_GAP, pattern
+from llava.eval.labeler.mentions import pattern
+from llava.eval.labeler.words import ENLARGED, GAP, HEART, HEART_GAP
 
 OPAQUE = r"(?:opaci(?!fying|fies)\w+|densit\w+|shadow\w*|haz(?:e|y|iness))"
 BLUNTED = (

@@ -126,7 +126,7 @@ def choose(
 
 def fault(prediction: Prediction, findings: Callable[[str], frozenset]) -> str:
     """Why a report must not take its reference's place; empty when it may."""
-    from llava.eval.labeler.language import plain_text, split_sentences
+    from llava.eval.labeler.sentences import normalize, split_sentences
 
     report, reference = prediction.prediction, prediction.reference
     if not report.strip() or not prediction.ended:
@@ -135,7 +135,7 @@ def fault(prediction: Prediction, findings: Callable[[str], frozenset]) -> str:
         return "of other findings"
     if len(report.split()) > LONGER * len(reference.split()):
         return "much longer"
-    sentences = split_sentences(plain_text(report))
+    sentences = split_sentences(normalize(report))
     return "repeating a sentence" if len(set(sentences)) < len(sentences) else ""
 
 

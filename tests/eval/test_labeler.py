@@ -1,4 +1,4 @@
-"""The labeler reads what a report states, denies, leaves open and does not mention."""
+"""The labeler tells what a report states, denies, leaves open and does not mention."""
 
 import time
 
@@ -54,12 +54,14 @@ def test_a_finding_that_is_stated_is_positive(finding, text):
         ("Cardiac and mediastinal contours are normal.", ["Cardiomegaly"]),
         ("Cardiac and mediastinal contours are normal.", ["Enlarged Cardiomediastinum"]),
         ("Heart: Normal. Lungs: Clear.", ["Cardiomegaly", "Lung Opacity"]),
+        ("Heart:normal Lungs:clear", ["Cardiomegaly", "Lung Opacity"]),
         ("Heart size is at the upper limits of normal.", ["Cardiomegaly"]),
         ("Vascular engorgement appears within normal limits.", ["Edema"]),
         ("No focal consolidation to suggest pneumonia.", ["Consolidation", "Pneumonia"]),
         ("Neither effusion nor pneumothorax is present.", ["Pleural Effusion", "Pneumothorax"]),
         ("Costophrenic angles are sharp.", ["Pleural Effusion"]),
         ("Pneumonia has cleared.", ["Pneumonia"]),
+        ("Resolution of previously demonstrated infiltrates.", ["Lung Opacity"]),
     ],
 )
 def test_a_finding_that_is_denied_is_negative(text, findings):
@@ -90,6 +92,12 @@ def test_a_finding_that_is_left_open_is_uncertain(text, finding):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("Removal of the chest tube with increased atelectasis.", {"Atelectasis": 1}),
+        ("Repeat film to confirm clearing of the opacities.", {"Lung Opacity": 1}),
+        ("Left effusion, not evident on the lateral view.", {"Pleural Effusion": 1}),
+        ("No fracture; fractures may not be demonstrated.", {"Fracture": 0}),
+        ("Fractures may not be demonstrated.", {"Fracture": None}),
+        ("Effusions and infiltrate versus crowding.", {"Pleural Effusion": 1, "Lung Opacity": -1}),
         ("No effusion, but a small pneumothorax is present.", {"Pneumothorax": 1}),
         ("No change in the small effusion.", {"Pleural Effusion": 1}),
         ("Without significant interval change of mild atelectasis.", {"Atelectasis": 1}),
@@ -181,7 +189,18 @@ def test_five_hundred_reports_a_second_on_one_core():
     assert len(reports) / (time.process_time() - start) > 500
 
 
-@pytest.mark.parametrize("words", ["no pleural effusion or pneumothorax, ", "the heart is ", "no "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "no pleural effusion or pneumothorax, ",
+        "a small effusion, left one, ",
+        "the heart is ",
+        "clearing of a ",
+        "effusion - ",
+        "No effusion\n",
+        *("no ", "AB ", "(a ", "(-) ", "1) ", "| ", "? "),
+    ],
+)
 def test_a_text_that_repeats_itself_is_read_in_linear_time(words):
     start = time.process_time()
     label_report(words * 500)

@@ -111,6 +111,11 @@ def test_what_is_denied_or_gone_is_not_a_finding(text):
         ("The right effusion has resolved while the left effusion persists.", "left_effusion"),
         ("The left effusion is not significantly changed.", "left_effusion"),
         ("A nodule that was not present on the prior study.", "nodule"),
+        ("No left effusion \u2013 small right pneumothorax.", "right_pneumothorax"),
+        ("No effusion (stable cardiomegaly).", "cardiomegaly"),
+        ("- No effusion\n- Left pneumothorax", "left_pneumothorax"),
+        ("No right effusion, left effusion moderate.", "left_effusion"),
+        ("No pneumothorax on the right, a small one on the left.", "left_pneumothorax"),
     ],
 )
 def test_a_denial_reaches_only_what_it_is_about(text, expected):

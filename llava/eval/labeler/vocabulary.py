@@ -1,13 +1,14 @@
 """How radiologists name the 14 CheXpert findings, and what else makes a report abnormal.
 
-The vocabulary of `labeler`; the order counts, see `report_language`. OTHER are abnormalities that
-are none of the 14 findings (scoliosis, a calcified granuloma): they only rule out "No Finding".
-NORMAL are statements of normality: without one, and without any finding, a text says nothing.
+The order of the patterns counts, see `mentions`. OTHER is an abnormality outside the 14 findings
+(scoliosis, a calcified granuloma), which only rules out "No Finding". NORMAL is a statement of
+normality: a text with neither this nor a finding has no label at all.
 """
 
 from __future__ import annotations
 
-from llava.eval.labeler.language import ENLARGED, GAP, HEART, HEART_GAP, pattern
+from llava.eval.labeler.mentions import pattern
+from llava.eval.labeler.words import ENLARGED, GAP, HEART, HEART_GAP
 
 OTHER = "Other Abnormality"
 NORMAL = "Normality"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from llava.eval.labeler.language import plain_text
+from llava.eval.labeler.sentences import normalize
 from llava.eval.metrics.significance import Additive, Array, mean_of, mean_of_scored, ratio
 from llava.eval.predictions import Prediction
 
@@ -148,7 +148,7 @@ def health_metrics(
 
 def compares(text: str) -> bool:
     """Whether the report speaks of an earlier examination; "no prior available" does not."""
-    return bool(_COMPARES.search(_NO_COMPARISON.sub("", plain_text(text))))
+    return bool(_COMPARES.search(_NO_COMPARISON.sub("", normalize(text))))
 
 
 def comparison_given(context: str) -> bool:
