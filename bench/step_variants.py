@@ -20,7 +20,7 @@ from llava.diffusion.masking import Noise, complement, forward_process_embeds, s
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
-VARIANTS = ("recipe", "full", "prefix")
+VARIANTS = ("recipe", "full", "prefix", "block")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Batch:
             seeded_noise(labels != IGNORE_INDEX, [view * 1000 + seed for seed in seeds])
             for view in range(views)
         ]
-        noise = tuple(Noise(*(part.to(device) for part in each)) for each in noise)
+        noise = tuple(Noise(p.to(device), masked.to(device)) for p, masked, _ in noise)
         return cls(ids.to(device), mask.to(device), labels.to(device), noise)
 
 
