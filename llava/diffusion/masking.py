@@ -21,11 +21,13 @@ class Noise(NamedTuple):
 
     Drawn block by block, p_mask is (B, L), of each answer position, and block_length (B,) says in
     blocks of how many tokens each answer is masked; a block longer than the answer is all of it.
+    block_offset (B,): by how many tokens the first block is shorter, 0 when absent.
     """
 
     p_mask: Tensor
     masked_indices: Tensor
     block_length: Tensor | None = None
+    block_offset: Tensor | None = None
 
 
 def mask_probability(t: Tensor, eps: float = MASK_EPS) -> Tensor:
@@ -57,12 +59,14 @@ class NoiseShape:
 
     t_power: the time is u^(1 / t_power) of a uniform u. block_length: each block of an answer has a
     time of its own; None: one time for the whole answer. whole_share: the share of the samples
-    whose answer is one block all the same.
+    whose answer is one block all the same. random_grid: the first block of a sample is of random
+    length, so that blocks are learned at any place, as self-speculation asks for them.
     """
 
     t_power: float = 1.0
     block_length: int | None = None
     whole_share: float = 0.0
+    random_grid: bool = False
 
 
 PLAIN = NoiseShape()
@@ -100,13 +104,13 @@ def seeded_views(
     """
     if u is None:
         u = torch.stack([_start_row(seed)[1] for seed in seeds])
-    lengths = [_block_length(seed, shape) for seed in seeds]
+    grids = [_block_grid(seed, shape) for seed in seeds]
     return [
         _draw(
             target_mask,
             [row_seed(seed, view) if view else seed for seed in seeds],
             (u + view / views) % 1,
-            lengths,
+            grids,
             shape,
         )
         for view in range(views)
@@ -117,15 +121,15 @@ def _draw(
     target_mask: Tensor,
     seeds: Sequence[int],
     u: Tensor,
-    lengths: Sequence[int],
+    grids: Sequence[tuple[int, int]],
     shape: NoiseShape,
 ) -> Noise:
     targets, device = target_mask.cpu(), target_mask.device
     masked, p_mask = torch.zeros_like(targets), torch.ones(targets.shape)
-    for row, (seed, time, length) in enumerate(zip(seeds, u.cpu(), lengths, strict=True)):
+    for row, (seed, time, grid) in enumerate(zip(seeds, u.cpu(), grids, strict=True)):
         generator, _ = _start_row(seed)
         place = targets[row].nonzero().squeeze(1)
-        block = (place - place[:1]) // length
+        block = (place - place[:1] + grid[1]) // grid[0]
         blocks = int(block.max()) + 1 if len(block) else 1
         if blocks > 1:
             time = (time + torch.randperm(blocks, generator=generator)[block] / blocks) % 1
@@ -135,15 +139,20 @@ def _draw(
     if shape.block_length is None:
         p_mask = mask_probability(u.cpu() ** (1 / shape.t_power))
         return Noise(p_mask.to(device), masked.to(device))
-    return Noise(p_mask.to(device), masked.to(device), torch.tensor(lengths, device=device))
+    length, offset = torch.tensor(grids, device=device).T
+    return Noise(p_mask.to(device), masked.to(device), length, offset)
 
 
-def _block_length(seed: int, shape: NoiseShape) -> int:
-    """Of one row, the same in all its views."""
+def _block_grid(seed: int, shape: NoiseShape) -> tuple[int, int]:
+    """Block length and offset of one row, the same in all its views."""
     if shape.block_length is None:
-        return WHOLE_ANSWER
-    draw = torch.rand((), generator=torch.Generator().manual_seed(row_seed(seed, _BLOCK_DRAW)))
-    return WHOLE_ANSWER if draw < shape.whole_share else shape.block_length
+        return WHOLE_ANSWER, 0
+    generator = torch.Generator().manual_seed(row_seed(seed, _BLOCK_DRAW))
+    draw = torch.rand((), generator=generator)
+    if draw < shape.whole_share:
+        return WHOLE_ANSWER, 0
+    offset = torch.randint(shape.block_length, (), generator=generator)
+    return shape.block_length, int(offset) if shape.random_grid else 0
 
 
 def _start_row(seed: int) -> tuple[torch.Generator, Tensor]:

@@ -64,13 +64,14 @@ def dense_loss(model, input_ids, attention_mask, labels, noise):
             copies += [one, complement(one, target[None])]
         masked = [copy.masked_indices[0, start:end] for copy in copies]
         count, length = len(answer), int(noise[0].block_length[row])
+        offset = int(noise[0].block_offset[row])
         tokens = torch.cat([ids, *[answer.masked_fill(mask, 62) for mask in masked]])
         place = torch.arange(end)
         positions = torch.cat([place, *[place[start:]] * len(copies)])
         kind = torch.cat(
             [torch.zeros(end), *[torch.full((count,), k + 1) for k in range(len(copies))]]
         )
-        block = torch.where(positions < start, -1, (positions - start) // length)
+        block = torch.where(positions < start, -1, (positions - start + offset) // length)
         sees = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
         for i in range(len(tokens)):
             for j in range(len(tokens)):
@@ -104,7 +105,7 @@ def dense_loss(model, input_ids, attention_mask, labels, noise):
     return total / len(input_ids)
 
 
-@pytest.mark.parametrize("shape", [{}, {"whole_share": 0.5}])
+@pytest.mark.parametrize("shape", [{}, {"whole_share": 0.5}, {"random_grid": True}])
 @pytest.mark.parametrize(
     "settings", [{}, {"loss_weighting": "uniform", "causal_weight": 0.5}, {"causal_prefix": True}]
 )
@@ -152,13 +153,18 @@ def test_blocks_of_one_masked_token_are_next_token_prediction_without_a_shift():
 
 @pytest.mark.parametrize("lengths", [LENGTHS, RAGGED, [(0, 5), (3, 8)], [(7, 8), (7, 8)]])
 def test_a_row_scores_as_it_does_alone(lengths):
-    model, inputs = build(), blocky_inputs(lengths, views=2, whole_share=0.4)
+    model, inputs = build(), blocky_inputs(lengths, views=2, whole_share=0.4, random_grid=True)
     together = model(**inputs).sample_loss
     for row, (prefix, answer) in enumerate(lengths):
         end = prefix + answer
         alone = {name: inputs[name][[row], :end] for name in ("input_ids", "labels")}
         alone["noise"] = [
-            Noise(n.p_mask[[row], :end], n.masked_indices[[row], :end], n.block_length[[row]])
+            Noise(
+                n.p_mask[[row], :end],
+                n.masked_indices[[row], :end],
+                n.block_length[[row]],
+                n.block_offset[[row]],
+            )
             for n in inputs["noise"]
         ]
         torch.testing.assert_close(model(**alone).sample_loss[0], together[row])

@@ -157,7 +157,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         # 3. Hide the masked tokens and encode every copy; in mode `block` also the clean text.
         noisy = _noisy_copies(span.take(embeds), masked_embed, masked)
         if self.config.attention_mode == "block":
-            clean, hidden = self._encode_blocks(embeds, noisy, span, copies[0].block_length)
+            clean, hidden = self._encode_blocks(embeds, noisy, span, copies[0])
             next_tokens = self._next_tokens(labels, span)  # (B, R) bool
         else:
             clean, hidden, next_tokens = (
@@ -235,21 +235,24 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         return torch.stack([span.take(copy) for copy in hidden])
 
     def _encode_blocks(
-        self, embeds: Tensor, noisy: Tensor, span: AnswerSpan, block_length: Tensor | None
+        self, embeds: Tensor, noisy: Tensor, span: AnswerSpan, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Hidden states of the clean answers (B, R, D) and the noisy ones (K, B, R, D).
 
-        block_length: (B,), the config's when absent.
+        noise: one of them, for its blocks; those of the config when it says nothing of blocks.
         """
         copies, _, length, _ = noisy.shape
+        block_length, offset = noise.block_length, noise.block_offset
         if block_length is None:
             block_length = torch.full_like(span.start, self.config.block_length)
+        if offset is None:
+            offset = torch.zeros_like(span.start)
         strips = torch.cat([blocks.clean_strip(embeds, span.start, length)[None], noisy])
         _, hidden = self.shared_prefix_pass(
             span.prefix_of(embeds),
             strips,
             span,
-            visible=blocks.visible(span.start, block_length, copies, length),
+            visible=blocks.visible(span.start, block_length, offset, copies, length),
             offsets=blocks.strip_offsets(copies, embeds.device),
         )
         return hidden[0], hidden[1:]

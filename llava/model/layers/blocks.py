@@ -30,21 +30,25 @@ def strip_offsets(copies: int, device: torch.device) -> Tensor:
     return torch.tensor([-1] + [0] * copies, device=device)
 
 
-def visible(start: Tensor, block_length: Tensor, copies: int, length: int) -> Tensor:
+def visible(
+    start: Tensor, block_length: Tensor, block_offset: Tensor, copies: int, length: int
+) -> Tensor:
     """Who sees whom among the strips of a sample, (B or 1, C R, C R) bool for C = 1 + copies.
 
-    start, block_length: (B,). One mask serves the batch where all rows agree.
+    start, block_length, block_offset: (B,). One mask serves the batch where all rows agree.
     """
-    if bool((block_length == block_length[0]).all()) and bool((start > 0).all()):
-        start, block_length = start[:1], block_length[:1]
+    grid = torch.stack([block_length, block_offset])
+    if bool((grid == grid[:, :1]).all()) and bool((start > 0).all()):
+        start, grid = start[:1], grid[:, :1]
+    block_length, block_offset = grid[:, :, None]
     index = torch.arange(length, device=start.device)
-    block = index // block_length[:, None]  # (B, R): of answer place r, 0-based
+    block = (index + block_offset) // block_length  # (B, R): of answer place r, 0-based
     row, token = index[:, None], index  # of clean rows: query c_i, key c_j
     clean = (token >= 1) & (token <= row)
     alone = (row == 0) & (token == 0)  # without a prefix c_0 has only itself to see
     clean = clean | (alone & (start == 0)[:, None, None])
     # Key c_j is answer place j - 1.
-    earlier = (index - 1) // block_length[:, None]
+    earlier = (index - 1 + block_offset) // block_length
     noisy_to_clean = (token >= 1) & (earlier[:, None, :] < block[:, :, None])
     own = block[:, :, None] == block[:, None, :]
     nothing = torch.zeros_like(own)
