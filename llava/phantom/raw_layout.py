@@ -171,7 +171,7 @@ class RawCase:
         if self.lacks or self.style in ("impression only", "nothing said"):
             return None
         if self.style == "divided":
-            return "LUNGS: {findings} HEART AND BONES: {impression}".format(**self.parts)
+            return "LUNGS: {findings}\nHEART AND BONES: {impression}".format(**self.parts)
         return self.parts["findings"]
 
 

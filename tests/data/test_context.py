@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava.constants import ASSISTANT_PROMPT, CLINICAL_FIELDS
-from llava.data.conversion.studies import human_turn
+from llava.data.prompt import human_turn
 from llava.data.samples.context_dropout import ContextDropout, join_context, split_context
 
 CONTEXT = {"indication": "Cough", "comparison": "None.", "history": "COPD", "technique": "AP"}

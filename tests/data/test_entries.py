@@ -62,7 +62,7 @@ def test_a_bad_file_names_itself_its_entry_the_field_and_the_remedy(tmp_path, co
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "[{", "\ufeff[]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[{", "[" * 100_000])
 def test_a_file_that_is_not_json_is_named(tmp_path, text):
     path = tmp_path / "data.json"
     path.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from fuzzing import ANY, FEW, IMAGE, SPLIT, TEXT, check, often, run, value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.data.mimic_cxr.convert import convert as mimic_cxr
+from llava.data.mimic_cxr import convert as mimic_cxr
 
 FIELDS = {
     "id": value(st.integers(0, 1000).map(str)),

@@ -14,7 +14,7 @@ from fuzzing import FEW, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.data.mimic_cxr.convert import convert as mimic_cxr
+from llava.data.mimic_cxr import convert as mimic_cxr
 from llava.phantom import raw_layout
 
 

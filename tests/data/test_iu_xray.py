@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from llava.data.conversion.accounting import ConversionReport
-from llava.data.conversion.studies import convert
+from llava.data.conversion.per_image import convert
 from llava.data.iu_xray import Choices, clean_text, image_locator, main, read_pair, split_of
 
 REPORTS = """uid,MeSH,indication,comparison,findings,impression

@@ -164,7 +164,7 @@ def test_per_study_first_takes_the_first_image_that_exists(convert_annotation):
         {"train": [entry("study", image_path=paths)]}, "--per-study", "first"
     )
     assert [s["id"] for s in written["train"]] == ["a1"]
-    assert "skipped images, not the first of its entry (--per-study first): 1" in out
+    assert "skipped images, not the first of its study (--per-study first): 1" in out
 
 
 def test_a_repeated_entry_is_written_once_and_counted(convert_annotation):

@@ -108,7 +108,7 @@ def test_a_png_in_the_place_of_the_listed_jpeg_is_taken(plus, tmp_path):
         ("70,valid", "70,holdout", "split is 'holdout'; the split names are"),
         ("valid/patient9/study1/", "", "path_to_image is 'view1_frontal.jpg'"),
         ("valid/patient9/study1/", "../../study1/", "leaves the image folder"),
-        (",,Cough,None,,", ",,Fever,None,,", "the rows of a study must agree"),
+        ("Lateral,,patient1", "Lateral,,patient2", "the rows of a study must agree"),
     ],
 )
 def test_a_broken_table_of_chexpert_plus_is_one_line(plus, old, new, message):
@@ -169,7 +169,7 @@ def test_without_a_split_column_a_patient_stays_in_one_split(rows):
         ("t.csv", CSV.replace("p3", " "), ["--id-column=who"], "line 4, who is ' '; every row"),
         ("t.csv", CSV.replace("a.png", "/etc/a.png"), [], "is an absolute path"),
         ("t.csv", CSV.replace("c.png,B", "a.png,B"), ["--split-column=who"], "who is 'p1'"),
-        ("t.csv", b"\xff\xfe\x00", [], "not CSV in UTF-8"),
+        ("t.csv", b"\xff\xfe\x00", [], "t.csv is text in UTF-16; save it as UTF-8"),
         ("t.csv", b"\x1f\x8b\x08broken", [], "is damaged"),
         ("t.jsonl", '{"file": "a.png", "text": "Clear."}\n{"file"', [], "t.jsonl, line 2: "),
         ("t.jsonl", '{"file": "a.png"}\n', [], "line 1: no key 'text' (it has ['file'])"),
