@@ -147,6 +147,10 @@ def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> L
     def locate(image: str, entry: str) -> str | None:
         for form in forms(image):
             path = resolve_image_path(root, form, entry)
+            if "\\" in form:
+                raise ValueError(
+                    f"image {shown(form)} of entry {shown(entry)} has a backslash; write '/'"
+                )
             if not check or os.path.isfile(path):
                 return form
         return None

@@ -114,6 +114,8 @@ def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) ->
             f"{where}: {placeholders} {IMAGE_PLACEHOLDER} in the text for {len(images)} images; "
             "write one per image"
         )
+    if any(IMAGE_PLACEHOLDER in m["value"] for m in messages if m["from"] == "gpt"):
+        raise ValueError(f"{where}: an answer holds {IMAGE_PLACEHOLDER}; only questions may")
     return Entry(
         id=name or str(index),
         images=tuple(images),
