@@ -14,7 +14,7 @@ from typing import Any
 
 from llava.constants import CLINICAL_PROMPT, IMAGE_PLACEHOLDER
 from llava.conversation import check_messages
-from llava.data.conversion.cleaning import name_text, present_text, shown
+from llava.data.conversion.cleaning import name_text, shown
 from llava.data.prompt import CONTEXT_FIELDS, Context, context_text, split_context
 from llava.data.samples.json_stream import read_list
 
@@ -70,14 +70,16 @@ def context_of(raw: Mapping[str, Any], question: str, where: str) -> Context:
     given = raw.get("context")
     if _is_absent(given):
         return split_context(question)[1]
-    unknown = not isinstance(given, dict) or [name for name in given if name not in CONTEXT_FIELDS]
-    if unknown:
+    if not isinstance(given, dict) or not all(
+        name in CONTEXT_FIELDS and (isinstance(text, str) or _is_absent(text))
+        for name, text in given.items()
+    ):
         raise ValueError(
-            f"{where}, field 'context': {shown(given)} is not an object of "
+            f"{where}, field 'context': {shown(given)} is not an object of texts under "
             f"{', '.join(CONTEXT_FIELDS)}; rename or remove it"
         )
-    texts = ((n, present_text(given.get(n), f"{where}, context, {n!r}")) for n in CONTEXT_FIELDS)
-    context = tuple((name, text) for name, text in texts if text)
+    texts = ((name, given.get(name)) for name in CONTEXT_FIELDS)
+    context = tuple((name, text) for name, text in texts if text and not _is_absent(text))
     shows = context_text(context)
     if not question.endswith(shows) or CLINICAL_PROMPT in question.removesuffix(shows):
         raise ValueError(
