@@ -37,6 +37,7 @@ free air"""
         ("no effusion\ncardiomegaly", "no effusion\ncardiomegaly"),
         ("PLEURA: No effusion\nHEART: Enlarged", "PLEURA: No effusion\nHEART: Enlarged"),
         ("Pleura: no effusion\nHeart: enlarged", "Pleura: no effusion\nHeart: enlarged"),
+        ("No effusion\nmoderate edema", "No effusion\nmoderate edema"),
         ("No effusion,\nCardiomegaly", "No effusion,\nCardiomegaly"),
         ("No effusion\n\n\nCardiomegaly\n", "No effusion\nCardiomegaly"),
         ("", ""),
@@ -79,6 +80,7 @@ ODD = [
     "No effusion \u2014 cardiomegaly persists \u2014 bibasilar atelectasis",
     "No&nbsp;effusion.\u2028Cardiomegaly.",
     "No pneumothorax.\r\nModerate right\r\npleural effusion.",
+    "No pneumothorax<br>moderate effusion",
 ]
 
 
@@ -169,7 +171,7 @@ def test_the_cases_of_a_table_keep_their_labels(shared, tmp_path, capsys):
     assert table.main([f"--table={path}", folder, f"--output={tmp_path}", *flags]) == 0
     written = json.loads((tmp_path / "test_llave_llada.json").read_text(encoding="utf-8"))
     found = {sample["image"]: sample["conversations"][1]["value"] for sample in written}
-    rows = dict((row["file"], row["text"]) for _, row in read_rows(path, ["file", "text"]))
+    rows = {row["file"]: row["text"] for _, row in read_rows(path, ["file", "text"])}
     assert found.keys() == rows.keys()
     for image, text in rows.items():
         assert label_report(found[image]) == label_report(plain_text(text)), image

@@ -1,5 +1,6 @@
 """Conversations on disk as entries: lists, tables, mixtures, and every reason to refuse them."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_a_file_that_does_not_exist_or_is_not_text_is_named(tmp_path, name):
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=f"{name}' is not"):
         load_entries(path)
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_json_lines_are_read_whatever_their_name_and_end_at_newlines_only(tmp_path, name, start):
+    raw = [entry(answer="Clear.\u2028No\x1cfluid.", id="a"), entry(id="b")]
+    path = tmp_path / name
+    text = "\r\n\n".join(json.dumps(line, ensure_ascii=False) for line in raw)
+    path.write_text(start + text, encoding="utf-8", newline="")
+    found = load_entries(path, tmp_path)
+    assert [e.id for e in found] == ["a", "b"]
+    assert found[0].messages[1]["value"] == "Clear.\u2028No\x1cfluid."
+    path.write_text(text.replace('"id"', "id"), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}' is not JSON"):
+        load_entries(path, tmp_path)
 
 
 def test_images_without_an_image_folder_are_refused(tmp_path):

@@ -101,6 +101,16 @@ def test_all_views_and_both_sections_take_what_is_there(pair, tmp_path):
     }
 
 
+def test_the_views_of_a_study_share_its_uid(pair, tmp_path):
+    samples, _ = converted(pair, tmp_path, Choices(view="all"))
+    assert {name: sample["study_id"] for name, sample in samples.items()} == {
+        "1_IM-1": "1",
+        "1_IM-2": "1",
+        "3": "3",
+    }
+    assert samples["1_IM-1"]["context"] == {"indication": "Cough"}
+
+
 def test_the_image_check_counts_missing_files(pair, tmp_path):
     (tmp_path / "1_IM-2.dcm.png").touch()
     samples, report = converted(pair, tmp_path, Choices(view="all"), check=True)

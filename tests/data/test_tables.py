@@ -90,6 +90,32 @@ def test_chexpert_plus_takes_both_sections_and_all_views(plus):
     assert "Technique: Portable" in str(plus(PLUS, *flags)[1]["patient1_study2"])
 
 
+def test_the_views_of_a_study_of_chexpert_plus_share_its_name(plus):
+    _, samples, _, _ = plus(PLUS, "--no-image-check", "--view=all")
+    assert {name: sample["study_id"] for name, sample in samples.items()} == {
+        "train/patient1/study1/view1_frontal": "patient1_study1",
+        "view2_lateral": "patient1_study1",
+        "patient9_study1": "patient9_study1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("is normal.", "is  large."),
+        (",Cough,None,", ",Cough,Radiograph of 3/4/2011,"),
+        ("disease.,60", "disease. ,60"),
+    ],
+)
+def test_rows_of_a_study_with_other_texts_give_the_first_and_are_counted(plus, old, new):
+    first, second = PLUS.split("1,train", 1)
+    status, samples, out, _ = plus(f"{first}1,train{second.replace(old, new, 1)}")
+    assert status == 0
+    assert answers(samples)["patient1_study1"] == "The heart is normal."
+    assert samples["patient1_study1"]["context"] == {"history": "Cough"}
+    assert "studies whose rows differ in a text, the first row is taken: 1" in out
+
+
 def test_a_png_in_the_place_of_the_listed_jpeg_is_taken(plus, tmp_path):
     image = tmp_path / "valid/patient9/study1/view1_frontal.png"
     image.parent.mkdir(parents=True)
@@ -147,6 +173,43 @@ def test_a_jsonl_may_list_several_images_and_hold_context(rows):
     assert "Indication: Cough" in samples["a"]["conversations"][0]["value"]
     assert "Indication" not in samples["9"]["conversations"][0]["value"]
     assert "no text under text: 1 (e.g. '8')" in out
+
+
+def test_rows_of_one_examination_share_its_study(rows):
+    content = "file,text,exam\na.png,Clear.,e1\nb.png,Clear.,e1\nc.png,Clear.,\n"
+    status, _, _, err = rows("t.csv", content, "--study-column=exam")
+    assert status == 2
+    assert "line 4, exam is ''; every row needs one" in err
+    content = content.replace("c.png,Clear.,", "c.png,Clear.,e2")
+    _, samples, _, _ = rows("t.csv", content, "--study-column=exam")
+    assert [sample["study_id"] for sample in samples.values()] == ["e1", "e1", "e2"]
+    assert len({sample["split"] for sample in samples.values() if sample["study_id"] == "e1"}) == 1
+    _, samples, _, _ = rows("t.csv", content, "--study-column=exam", "--per-study=first")
+    assert [sample["image"] for sample in samples.values()] == ["a.png", "c.png"]
+    _, samples, _, _ = rows("t.csv", content)
+    assert [sample["study_id"] for sample in samples.values()] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(rows, name):
+    content = {
+        "t.csv": "file,text\na.png,Clear.\n",
+        "t.jsonl": '{"file": "a.png", "text": "Clear."}\n',
+        "t.json": '[{"file": "a.png", "text": "Clear."}]',
+    }[name]
+    status, samples, _, _ = rows(name, "\ufeff" + content)
+    assert status == 0
+    assert answers(samples) == {"a": "Clear."} or answers(samples) == {"a.png": "Clear."}
+
+
+def test_a_json_line_ends_at_a_newline_only(rows):
+    lines = [
+        {"file": "a.png", "text": "Clear.\u2028No\x85fluid."},
+        {"file": "b.png", "text": "Big."},
+    ]
+    content = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    _, samples, _, _ = rows("t.jsonl", content)
+    assert answers(samples) == {"a.png": "Clear. No\nfluid.", "b.png": "Big."}
 
 
 def test_without_a_split_column_a_patient_stays_in_one_split(rows):

@@ -49,6 +49,10 @@ _OPEN_END = re.compile(
     re.IGNORECASE,
 )
 """How a line ends whose sentence goes on."""
+_LOOKS_NEW = re.compile(
+    r"(?:no|trace|tiny|small|large|minimal|mild|moderate|severe|left|right|bilateral|bibasilar)\b"
+)
+"""How a line in lower case may begin although it is a statement of its own."""
 _WRAP_WIDTH = 50
 """Characters from which a line can be one that its writer's screen broke."""
 
@@ -184,4 +188,5 @@ def _goes_on(line: str, after: str, capitals: bool) -> bool:
     if _SENTENCE_END.search(line) or _LIST_MARK.match(after):
         return False
     comma = line.endswith(",") and not after[0].isupper()
-    return comma or bool(_OPEN_END.search(line)) or (capitals and after[0].islower())
+    lower = capitals and after[0].islower() and not _LOOKS_NEW.match(after)
+    return comma or lower or bool(_OPEN_END.search(line))
