@@ -182,12 +182,16 @@ def test_rows_of_one_examination_share_its_study(rows):
     assert "line 4, exam is ''; every row needs one" in err
     content = content.replace("c.png,Clear.,", "c.png,Clear.,e2")
     _, samples, _, _ = rows("t.csv", content, "--study-column=exam")
-    assert [sample["study_id"] for sample in samples.values()] == ["e1", "e1", "e2"]
+    assert {name: s["study_id"] for name, s in samples.items()} == {
+        "a.png": "e1",
+        "b.png": "e1",
+        "c.png": "e2",
+    }
     assert len({sample["split"] for sample in samples.values() if sample["study_id"] == "e1"}) == 1
     _, samples, _, _ = rows("t.csv", content, "--study-column=exam", "--per-study=first")
-    assert [sample["image"] for sample in samples.values()] == ["a.png", "c.png"]
+    assert samples.keys() == {"a.png", "c.png"}
     _, samples, _, _ = rows("t.csv", content)
-    assert [sample["study_id"] for sample in samples.values()] == ["a.png", "b.png", "c.png"]
+    assert all(sample["study_id"] == name for name, sample in samples.items())
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
@@ -199,17 +203,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(rows, name):
     }[name]
     status, samples, _, _ = rows(name, "\ufeff" + content)
     assert status == 0
-    assert answers(samples) == {"a": "Clear."} or answers(samples) == {"a.png": "Clear."}
+    assert answers(samples) == {"a.png": "Clear."}
 
 
 def test_a_json_line_ends_at_a_newline_only(rows):
     lines = [
-        {"file": "a.png", "text": "Clear.\u2028No\x85fluid."},
-        {"file": "b.png", "text": "Big."},
+        {"file": "a.png", "text": "Clear.\u2028Big\x85Heart."},
+        {"file": "b.png", "text": "N."},
     ]
     content = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     _, samples, _, _ = rows("t.jsonl", content)
-    assert answers(samples) == {"a.png": "Clear. No\nfluid.", "b.png": "Big."}
+    assert answers(samples) == {"a.png": "Clear. Big\nHeart.", "b.png": "N."}
 
 
 def test_without_a_split_column_a_patient_stays_in_one_split(rows):

@@ -220,7 +220,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0 if clean else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

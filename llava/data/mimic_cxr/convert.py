@@ -230,7 +230,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Source(studies, locate, arguments.per_study, arguments.prior)
 
     return run_conversion(arguments, source)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
