@@ -108,7 +108,21 @@ def test_a_list_keeps_the_labels_that_its_lines_have_alone():
     ],
 )
 def test_a_cell_that_only_says_that_there_is_no_report_is_no_report(text):
-    assert clean_report(text) == clean_field(text) == ""
+    assert clean_report(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("None available.", "None available."),  # says that there is no earlier examination
+        ("Cough &amp;\nfever", "Cough & fever"),
+        ("None.", ""),
+        ("_x000D_", ""),
+        ("&nbsp;", ""),
+    ],
+)
+def test_a_clinical_field_is_one_line_and_may_say_that_there_is_none(text, cleaned):
+    assert clean_field(text) == cleaned
 
 
 @pytest.mark.parametrize(

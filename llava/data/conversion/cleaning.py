@@ -36,7 +36,7 @@ _FRAGMENT = r"(?:\b(?![RL]-)[^\W\d_](?:[a-z]{1,2})?-)"
 """Of a hyphenated word: `x-`, `non-`; not `R-`, `RUL-` or `right-`, which say something."""
 _GAP = "\0"
 """Takes the place of a mark until the text around it is closed up."""
-_LEADING_GAP = re.compile(r"^[ ,;:.]*\0[\0 ,;:./-]*")
+_LEADING_GAP = re.compile(r"^[ ,;:./]*\0[\0 ,;:./-]*")
 _BRACKETED_GAP = re.compile(r"[(\[<] ?\0[ \0,;:.]*[)\]>]")
 _GAP_RUN = re.compile(r"([,;:.]?) ?\0([ \0,;:.]*)")
 
@@ -95,7 +95,7 @@ def clean_field(text: str, mark: str = "") -> str:
     mark: pattern of a de-identification mark, removed by `remove_marks`.
     """
     line = remove_marks(plain_text(text), mark)
-    return "" if _says_nothing(line) else line
+    return "" if line.rstrip(".").lower() in _ABSENT else line
 
 
 def clean_report(text: str, mark: str = "") -> str:
@@ -105,7 +105,8 @@ def clean_report(text: str, mark: str = "") -> str:
     """
     lines = (remove_marks(line, mark) for line in unwrap(plain_text(text)).split("\n"))
     report = "\n".join(filter(None, lines))
-    return "" if _says_nothing(report) else report
+    bare = report.strip(" \n.!-_*()[]")
+    return "" if bare.lower() in _ABSENT or _NO_TEXT.fullmatch(bare) else report
 
 
 def unwrap(text: str) -> str:
@@ -152,12 +153,13 @@ def remove_marks(text: str, mark: str) -> str:
     """
     line = " ".join(text.replace(_GAP, " ").split())
     # The bounds keep the search linear on a word of a million letters.
-    glued = rf"(?:{_FRAGMENT}{{1,3}}|-|/)?(?:{mark})(?:['’][^\W_]{{0,9}}|\.\d+|[-/](?=\w))?"
+    glued = rf"(?:{_FRAGMENT}{{1,3}}|(?<=\w)-|/)?(?:{mark})(?:['’][^\W_]{{0,9}}|\.\d+|[-/](?=\w))?"
     gapped, found = re.subn(glued, _GAP, line) if mark else (line, 0)
     if found:
         gapped = _LEADING_GAP.sub("", _BRACKETED_GAP.sub(_GAP, gapped))
         gapped = _GAP_RUN.sub(lambda run: _strongest(run[1] + run[2]) + " ", gapped)
         gapped = " ".join(gapped.split()).replace("( ", "(").replace(" )", ")")
+        gapped = gapped.lstrip(",;:./ ")
     return gapped if any(character.isalnum() for character in gapped) else ""
 
 
@@ -170,11 +172,6 @@ def unusable_because(text: str) -> str | None:
     except UnicodeEncodeError:
         return "text is not valid Unicode (half of a surrogate pair)"
     return None
-
-
-def _says_nothing(text: str) -> bool:
-    bare = text.strip(" \n.!-_*()[]")
-    return bare.lower() in _ABSENT or bool(_NO_TEXT.fullmatch(bare))
 
 
 def _strongest(punctuation: str) -> str:

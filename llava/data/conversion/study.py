@@ -65,7 +65,7 @@ def to_conversation(
     """Return one sample in the form that the written files hold.
 
     images: a path, or several with as many roles. study_id: `sample_id` where empty. The context
-    stands in the question, and next to it by field, so that no reader takes the question apart.
+    is in the question, and next to it by field, so that no reader takes the question apart.
     """
     return {
         "id": sample_id,
