@@ -117,6 +117,8 @@ def unwrap(text: str) -> str:
     `HEART:`) and wherever a line ends without a full stop. Unwrapping twice changes nothing.
     """
     lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if len(lines) < 2:
+        return "".join(lines)
     capitals = next(filter(str.isalpha, text), "").isupper()  # else a list may be in lower case
     broken = [len(line) for line, after in pairwise(lines) if _goes_on(line, after, capitals)]
     width = max(broken, default=0)
@@ -130,7 +132,7 @@ def unwrap(text: str) -> str:
             overflows = len(line) + 1 + len(after.split()[0]) > width
             space = min(width, len(line)) >= _WRAP_WIDTH and overflows
         parts.append(line + (" " if space else "\n"))
-    return "".join([*parts, *lines[-1:]])
+    return "".join([*parts, lines[-1]])
 
 
 def join_sections(texts: Iterable[str]) -> str:
@@ -154,13 +156,13 @@ def remove_marks(text: str, mark: str) -> str:
     line = " ".join(text.replace(_GAP, " ").split())
     # The bounds keep the search linear on a word of a million letters.
     glued = rf"(?:{_FRAGMENT}{{1,3}}|(?<=\w)-|/)?(?:{mark})(?:['’][^\W_]{{0,9}}|\.\d+|[-/](?=\w))?"
-    gapped, found = re.subn(glued, _GAP, line) if mark else (line, 0)
-    if found:
-        gapped = _LEADING_GAP.sub("", _BRACKETED_GAP.sub(_GAP, gapped))
-        gapped = _GAP_RUN.sub(lambda run: _strongest(run[1] + run[2]) + " ", gapped)
-        gapped = " ".join(gapped.split()).replace("( ", "(").replace(" )", ")")
-        gapped = gapped.lstrip(",;:./ ")
-    return gapped if any(character.isalnum() for character in gapped) else ""
+    if mark and re.search(mark, line):
+        line = _BRACKETED_GAP.sub(_GAP, re.sub(glued, _GAP, line))
+        line = _GAP_RUN.sub(
+            lambda run: _strongest(run[1] + run[2]) + " ", _LEADING_GAP.sub("", line)
+        )
+        line = " ".join(line.split()).replace("( ", "(").replace(" )", ")").lstrip(",;:./ ")
+    return line if any(map(str.isalnum, line)) else ""
 
 
 def unusable_because(text: str) -> str | None:

@@ -50,9 +50,10 @@ def read_entries(
 
     problems: gets what is wrong with single entries, instead of the first being raised.
     """
+    source = str(path)
     for index, raw in enumerate(read_list(path)):
         try:
-            entry = _entry(raw, index, path, image_folder)
+            entry = _entry(raw, index, source, image_folder)
         except ValueError as error:
             if problems is None:
                 raise
@@ -95,12 +96,12 @@ def study_in_path(images: Sequence[str]) -> str:
     return found[1] if found else ""
 
 
-def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) -> Entry:
-    where = f"{str(path)!r}, entry number {index}"
+def _entry(raw: Any, index: int, source: str, image_folder: str | Path | None) -> Entry:
+    where = f"{source!r}, entry number {index}"
     if not isinstance(raw, dict):
         raise ValueError(f"{where} is not an object with id, image and conversations")
     name = _identifier(raw, "id", where)
-    where = f"{str(path)!r}, entry {name!r}" if name else where
+    where = f"{source!r}, entry {name!r}" if name else where
     images = _images(raw, where)
     if images and image_folder is None:
         raise ValueError(f"{where} has images; give image_folder")
@@ -108,22 +109,22 @@ def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) ->
         messages = check_messages(raw.get("conversations"))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    placeholders = sum(
-        m["value"].count(IMAGE_PLACEHOLDER) for m in messages if m["from"] == "human"
-    )
-    if placeholders != len(images):
+    placeholders = {"human": 0, "gpt": 0}
+    for message in messages:
+        placeholders[message["from"]] += message["value"].count(IMAGE_PLACEHOLDER)
+    if placeholders["human"] != len(images):
         raise ValueError(
-            f"{where}: {placeholders} {IMAGE_PLACEHOLDER} in the text for {len(images)} images; "
-            "write one per image"
+            f"{where}: {placeholders['human']} {IMAGE_PLACEHOLDER} in the text for {len(images)} "
+            "images; write one per image"
         )
-    if any(IMAGE_PLACEHOLDER in m["value"] for m in messages if m["from"] == "gpt"):
+    if placeholders["gpt"]:
         raise ValueError(f"{where}: an answer holds {IMAGE_PLACEHOLDER}; only questions may")
     return Entry(
         id=name or str(index),
         images=tuple(images),
         messages=tuple({"from": m["from"], "value": m["value"]} for m in messages),
         image_folder=str(image_folder or ""),
-        source=str(path),
+        source=source,
         study_id=_identifier(raw, "study_id", where),
         context=context_of(raw, messages[0]["value"], where),
     )
@@ -131,7 +132,9 @@ def _entry(raw: Any, index: int, path: Path, image_folder: str | Path | None) ->
 
 def _identifier(raw: Mapping[str, Any], key: str, where: str) -> str:
     """Return a name as text; "" where it is absent, null, NaN or "None"."""
-    name = name_text(raw.get(key), f"{where}, field {key!r}")
+    if raw.get(key) is None:
+        return ""
+    name = name_text(raw[key], f"{where}, field {key!r}")
     try:
         name.encode()
     except UnicodeEncodeError as error:
