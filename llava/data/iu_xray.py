@@ -30,7 +30,7 @@ from llava.data.conversion.command import (
 )
 from llava.data.conversion.rows import read_rows
 from llava.data.conversion.splits import split_of
-from llava.data.conversion.study import Locate, Study
+from llava.data.conversion.study import Study
 from llava.data.conversion.view_filter import add_view, check_view, views_apart
 
 REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
@@ -78,11 +78,6 @@ def read_pair(reports: Path, projections: Path, choices: Choices) -> Iterator[St
 def clean_text(value: str, where: str) -> str:
     """Return a report's cell without its de-identification marks; "" where it says nothing."""
     return clean_report(present_text(value, where) or "", _MARK)
-
-
-def image_locator(root: Path, check: bool) -> Locate:
-    """Return a lookup of listed images: the same path, or None when `check` finds no such file."""
-    return locator(root, check, lambda image: [image])
 
 
 def _study(
@@ -153,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices = Choices(arguments.view, arguments.section, arguments.seed)
         return Source(
             read_pair(arguments.reports, arguments.projections, choices),
-            image_locator(arguments.image_root, arguments.image_check),
+            locator(arguments.image_root, arguments.image_check),
         )
 
     return run_conversion(arguments, source)

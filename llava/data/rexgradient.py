@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         studies = read_metadata(arguments.metadata, arguments.view, arguments.section)
         return Source(
             patients_apart(studies),
-            locator(arguments.image_root, arguments.image_check, lambda image: [image]),
+            locator(arguments.image_root, arguments.image_check),
             arguments.per_study,
             arguments.prior,
         )

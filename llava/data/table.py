@@ -32,12 +32,10 @@ from llava.data.conversion.command import (
     patients_apart,
     run_conversion,
 )
-from llava.data.conversion.rows import check_keys, read_json_lines, read_rows
+from llava.data.conversion.rows import check_keys, read_rows
 from llava.data.conversion.splits import split_name, split_of
 from llava.data.conversion.study import Study
-from llava.data.samples.json_stream import read_list
-
-_JSON_LINES = (".jsonl", ".ndjson")
+from llava.data.samples.json_stream import JSON_LINES, read_list
 
 Row = Mapping[str, object]
 
@@ -73,15 +71,14 @@ def read_table(path: Path, columns: Columns) -> Iterator[Study]:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-    suffix = path.suffix.lower()
-    if suffix in _JSON_LINES:
-        yield from read_json_lines(path, columns)
-    elif suffix == ".json":
-        for number, row in enumerate(read_list(path), start=1):
-            where = f"{path}, entry {number}"
-            yield where, check_keys(row, columns, where)
-    else:
+    if path.suffix.lower() not in (".json", *JSON_LINES):
         yield from read_rows(path, columns)
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"--table {shown(str(path))} does not exist or is not a file")
+    for number, row in enumerate(read_list(path), start=1):
+        where = f"{path}, entry {number}"
+        yield where, check_keys(row, columns, where)
 
 
 def _study(row: Row, columns: Columns, where: str) -> Study:
@@ -172,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def source() -> Source:
-        locate = locator(arguments.image_root, arguments.image_check, lambda image: [image])
+        locate = locator(arguments.image_root, arguments.image_check)
         studies = patients_apart(read_table(arguments.table, columns))
         return Source(studies, locate, arguments.per_study)
 

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from llava.data.conversion.accounting import ConversionReport
+from llava.data.conversion.command import locator
 from llava.data.conversion.per_image import convert
-from llava.data.iu_xray import Choices, clean_text, image_locator, main, read_pair, split_of
+from llava.data.iu_xray import Choices, clean_text, main, read_pair, split_of
 
 REPORTS = """uid,MeSH,indication,comparison,findings,impression
 1,normal,Cough,None.,The heart is normal. No XXXX effusion.,Normal chest x-XXXX.
@@ -37,7 +38,7 @@ def pair(tmp_path):
 
 def converted(pair, root, choices=Choices(), check=False):  # noqa: B008
     report = ConversionReport()
-    conversations = convert(read_pair(*pair, choices), image_locator(root, check), report)
+    conversations = convert(read_pair(*pair, choices), locator(root, check), report)
     return {sample["id"]: sample for kept in conversations.values() for sample in kept}, report
 
 

@@ -136,10 +136,13 @@ def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) 
     return run_command(command)
 
 
-def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> Locate:
+def locator(
+    root: Path, check: bool, forms: Callable[[str], Sequence[str]] = lambda image: [image]
+) -> Locate:
     """Return a lookup: listed image -> the first of its `forms` that is a file under `root`.
 
-    It gives None where there is no such file. Without `check` the first form is taken unseen.
+    forms: the paths that a listed image may have; only itself by default. The lookup gives None
+    where there is no such file. Without `check` the first form is taken unseen.
     """
     if check and not root.is_dir():
         raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")

@@ -1,4 +1,4 @@
-"""Rows of a CSV or JSON-lines file, plain or gzipped, each with its place in words.
+"""Read the rows of a CSV file, plain or gzipped, each with its place in words.
 
 Read by every collection that comes as tables (`iu_xray`, `mimic_cxr.raw_files`, `chexpert_plus`,
 `padchest_gr`, `table`). A table that is not what its reader expects is refused with file, line and
@@ -8,7 +8,6 @@ column.
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ def read_rows(
     hint: what may be the matter when a column is missing.
     Raises ValueError naming the file, the line and the remedy.
     """
-    with open_text(path, newline="") as file:
+    with open_text(path) as file:
         first = file.readline()
         delimiter = next(
             (sign for sign in _DELIMITERS if set(columns) <= _header(first, sign)), ","
@@ -55,24 +54,6 @@ def read_rows(
             raise ValueError(f"{path}, near line {rows.line_num + 1}: not CSV: {error}") from error
 
 
-def read_json_lines(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield (the line's place in words, the object) of a file with a JSON object per line.
-
-    Lines end at "\\n" only. Raises ValueError naming the line when it is not such an object, or
-    lacks one of the keys.
-    """
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: {error}") from error
-            yield where, check_keys(row, keys, where)
-
-
 def check_keys(row: object, keys: Sequence[str], where: str) -> Mapping[str, object]:
     """Return `row`, a JSON object with at least these keys. Raises ValueError when it is not."""
     if not isinstance(row, dict):
@@ -84,11 +65,11 @@ def check_keys(row: object, keys: Sequence[str], where: str) -> Mapping[str, obj
 
 
 @contextmanager
-def open_text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
-    r"""Open a text file in UTF-8, with or without a byte-order mark, gzipped or not.
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file in UTF-8, with or without a byte-order mark, gzipped or not.
 
-    Its first bytes tell, not its name. newline: as in `open`; by default only "\n" ends a line.
-    Raises ValueError naming the file when it is damaged or in another encoding.
+    Its first bytes tell, not its name; line ends are not translated. Raises ValueError naming the
+    file when it is damaged or in another encoding.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{shown(str(path))} does not exist or is not a file")
@@ -100,7 +81,7 @@ def open_text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
                 raise ValueError(f"{path} is {kind}")
         content = gzip.GzipFile(fileobj=raw) if head.startswith(_GZIP) else raw
         try:
-            yield io.TextIOWrapper(content, encoding="utf-8-sig", newline=newline)
+            yield io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}; download it again") from error
         except UnicodeDecodeError as error:

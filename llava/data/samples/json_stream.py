@@ -34,7 +34,7 @@ def read_list(path: Path) -> Iterator[object]:
                 yield from _lines(path)
             else:
                 _refuse(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (_NotJsonError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"dataset {str(path)!r} is not JSON: {error}") from error
 
 
@@ -74,8 +74,8 @@ def _lines(path: Path) -> Iterator[object]:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError as error:
-                    message = f"{error.msg} (line {number}, character {error.pos})"
-                    raise json.JSONDecodeError(message, "", 0) from error
+                    place = f"line {number}, character {error.pos}"
+                    raise _NotJsonError(f"{error.msg} ({place})") from error
 
 
 def _refuse(path: Path) -> None:
@@ -85,6 +85,10 @@ def _refuse(path: Path) -> None:
         f"dataset {str(path)!r} is a JSON {type(content).__name__}, not a list of entries; "
         "convert it with python -m llava.data.mimic_cxr"
     )
+
+
+class _NotJsonError(ValueError):
+    """What is wrong, with its place in the file."""
 
 
 class _Window:
@@ -123,7 +127,7 @@ class _Window:
 
     def error(self, message: str, position: int | None = None) -> ValueError:
         place = self.before + (self.at if position is None else position)
-        return json.JSONDecodeError(f"{message} (character {place} of the file)", "", 0)
+        return _NotJsonError(f"{message} (character {place} of the file)")
 
     def _read_on(self) -> bool:
         """Double what is not taken yet, so that a long value is tried a few times only."""
