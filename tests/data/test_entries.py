@@ -122,6 +122,13 @@ def test_a_mixture_lists_datasets_relative_to_its_own_folder(tmp_path, monkeypat
     assert folders == [str(tmp_path / "mixtures" / "../a/images"), *[str(tmp_path / "b")] * 2]
 
 
+def test_a_mixture_with_a_byte_order_mark_is_read(tmp_path):
+    save(tmp_path / "a.json", [entry()])
+    text = "\ufeffdatasets: [{json_path: a.json, image_folder: .}]"
+    (tmp_path / "mix.yaml").write_text(text, encoding="utf-8")
+    assert len(load_entries(tmp_path / "mix.yaml")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

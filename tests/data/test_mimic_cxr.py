@@ -153,6 +153,11 @@ def test_a_list_in_a_report_keeps_its_lines(convert_annotation):
     assert answer == "1. No effusion\n2. Cardiomegaly, which has increased."
 
 
+def test_an_annotation_with_a_byte_order_mark_is_read(convert_annotation):
+    content = "\ufeff" + json.dumps({"train": [entry()]})
+    assert [s["id"] for s in convert_annotation(content)[1]["train"]] == ["a1"]
+
+
 def test_unicode_is_written_as_it_is(convert_annotation, tmp_path):
     text = "Größe normal – keine Ergüsse. 心影正常。"
     _, written, _, _ = convert_annotation({"train": [entry(report=text)]})
