@@ -132,3 +132,24 @@ def test_a_table_carries_what_a_list_carries(tmp_path, monkeypatch):
     first, second = load_entries(save(tmp_path / "data.json", [carried, old]), tmp_path)
     assert (first.context, first.study_id) == (FIELDS, "s1")
     assert (second.context, second.study_id) == ((), "")
+
+
+def test_an_evaluations_document_carries_the_context_and_old_runs_are_read(tmp_path):
+    from llava.eval.documents import (
+        DOCUMENTS_FILE,
+        read_documents,
+        read_written_documents,
+        write_documents,
+    )
+
+    carried = entry(question=human_turn(CONTEXT).removeprefix("<image>\n"), image=[], id="a")
+    documents, _ = read_documents(
+        save(tmp_path / "d.json", [{**carried, "context": CONTEXT}]), None
+    )
+    assert documents[0].clinical_context == FIELDS
+    write_documents(documents, tmp_path)
+    assert read_written_documents(tmp_path) == documents
+    old = json.loads((tmp_path / DOCUMENTS_FILE).read_text())
+    del old["clinical_context"]
+    (tmp_path / DOCUMENTS_FILE).write_text(json.dumps(old) + "\n")
+    assert read_written_documents(tmp_path)[0].clinical_context == ()

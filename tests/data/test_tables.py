@@ -238,7 +238,7 @@ def test_without_a_split_column_a_patient_stays_in_one_split(rows):
         ("t.csv", CSV.replace("c.png,B", "a.png,B"), ["--split-column=who"], "who is 'p1'"),
         ("t.csv", b"\xff\xfe\x00", [], "t.csv is text in UTF-16; save it as UTF-8"),
         ("t.csv", b"\x1f\x8b\x08broken", [], "is damaged"),
-        ("t.jsonl", '{"file": "a.png", "text": "Clear."}\n{"file"', [], "':' delimiter (line 2, character 7)"),
+        ("t.jsonl", '{"file": "a.png", "text": "Clear."}\n{"file"', [], "(line 2, character 7)"),
         ("t.jsonl", '{"file": "a.png"}\n', [], "entry 1: no key 'text' (it has ['file'])"),
         ("t.jsonl", '["a.png"]\n', [], "entry 1: 'a.png' is not a JSON object"),
         ("t.jsonl", '{"file": 5, "text": "Clear."}\n', [], "entry 1, file is 5 (int); it must be"),
