@@ -35,6 +35,7 @@ _OTHER_TAG = re.compile(
 """HTML by name, so that `<5 mm`, `< 50 %` and the image placeholder stay as they are."""
 
 _ESCAPED_LINE_END = re.compile(r"\\r\\n|\\[nr](?![a-z])")
+_ESCAPED_TAB = re.compile(r"\\t(?![a-z])")
 """Backslash and letter where a line end was meant; `left\\right` and `\\nodule` are words."""
 
 _SOFT_HYPHEN_AT_LINE_END = re.compile(r"\u00ad[ \t]*\n[ \t]*")
@@ -87,7 +88,7 @@ def plain_text(text: str) -> str:
         text = _LIST_ITEM.sub("\n- ", _BREAKING_TAG.sub("\n", text))
         text = _OTHER_TAG.sub("", _CELL.sub(" ", text))
     if "\\" in text:
-        text = _ESCAPED_LINE_END.sub("\n", text)
+        text = _ESCAPED_TAB.sub(" ", _ESCAPED_LINE_END.sub("\n", text))
     text = text.replace("\r\n", "\n")
     text = _SOFT_HYPHEN_AT_LINE_END.sub("", text).translate(_REPLACED)
     text = "\n".join(" ".join(line.split()) for line in text.split("\n"))

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from llava.data.conversion.cleaning import clean_field, clean_report, shown
+from llava.data.conversion.cleaning import clean_field, clean_report, name_text, shown
 from llava.data.conversion.command import (
     Source,
     add_options,
@@ -91,7 +91,7 @@ def _study(
         problem=problem,
         remark=DIFFERENT_ROWS if differ else "",
         set_aside=set_aside,
-        subject=first["deid_patient_id"].strip(),
+        subject=name_text(first["deid_patient_id"], f"{where}, deid_patient_id"),
     )
 
 

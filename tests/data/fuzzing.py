@@ -147,7 +147,7 @@ def check(status, samples, out, folder, entries=None):
 
 
 def write_csv(path, header, rows, order, damage):
-    """Columns in another order, one of them renamed or doubled, or bytes that are no text."""
+    """Columns in another order, one of them renamed or doubled, or bytes that are not text."""
     order = [header[i] for i in order]
     text = io.StringIO()
     writer = csv.writer(text)

@@ -116,6 +116,13 @@ def test_rows_of_a_study_with_other_texts_give_the_first_and_are_counted(plus, o
     assert "studies whose rows differ in a text, the first row is taken: 1" in out
 
 
+def test_patients_without_a_name_are_not_one_patient(plus):
+    content = PLUS.replace(",patient1,", ",nan,").replace(",patient9,", ",nan,")
+    status, samples, _, _ = plus(content)
+    assert status == 0
+    assert {sample["split"] for sample in samples.values()} == {"train", "val"}
+
+
 def test_a_png_in_the_place_of_the_listed_jpeg_is_taken(plus, tmp_path):
     image = tmp_path / "valid/patient9/study1/view1_frontal.png"
     image.parent.mkdir(parents=True)
