@@ -67,7 +67,7 @@ def test_marks_leave_with_what_they_were_glued_to(raw, cleaned):
 
 
 def test_a_mark_is_removed_in_linear_time_from_a_huge_cell():
-    for text in ("a" * 10**6, "a-" * 10**6, "(" * 10**6, ",. " * 10**6):
+    for text in (unit * 200_000 for unit in ("a", "a-", "(", ",. ")):
         assert "XXXX" not in clean_text(text + " XXXX", "here")
 
 

@@ -64,10 +64,12 @@ class ConversionReport:
         self.splits[split].skipped_images[reason] += 1
         self._remember(f"skipped images, {reason}", name)
 
-    def remark(self, split: str, text: str, name: str) -> None:
-        """Count something to know about an entry that is used."""
-        self.splits[split].remarks[text] += 1
-        self._remember(text, name)
+    def use_entry(self, split: str, remark: str, name: str) -> None:
+        """Count a converted entry. remark: something to know about it; "" for nothing."""
+        self.splits[split].converted += 1
+        if remark:
+            self.splits[split].remarks[remark] += 1
+            self._remember(remark, name)
 
     def total(self) -> SplitCounts:
         return sum(self.splits.values(), SplitCounts())

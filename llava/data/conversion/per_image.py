@@ -10,14 +10,13 @@ from llava.data.conversion.cleaning import shown
 from llava.data.conversion.output import Conversation
 from llava.data.conversion.splits import SPLITS
 from llava.data.conversion.study import (
-    IN_SKIPPED_ENTRY,
     MISSING,
     NOT_FIRST,
     REPEATED,
     Locate,
     Study,
+    count_entry,
     image_name,
-    problem_of,
     to_conversation,
 )
 
@@ -55,23 +54,11 @@ class _Converter:
     done: set[tuple[str, str | int]] = field(default_factory=set)
 
     def add(self, study: Study) -> None:
-        counts = self.report.splits[study.split]
-        counts.entries += 1
-        counts.images += len(study.images) + len(study.set_aside)
-        for image, reason in study.set_aside:
-            self.report.skip_image(study.split, reason, image)
-        problem = problem_of(study)
-        if problem:
-            for image in study.images:
-                self.report.skip_image(study.split, IN_SKIPPED_ENTRY, image)
-        else:
-            problem = self._add_images(study)
+        problem = count_entry(study, self.report) or self._add_images(study)
         if problem:
             self.report.skip_entry(study.split, problem, study.id)
-            return
-        counts.converted += 1
-        if study.remark:
-            self.report.remark(study.split, study.remark, study.id)
+        else:
+            self.report.use_entry(study.split, study.remark, study.id)
 
     def _add_images(self, study: Study) -> str | None:
         """Return why the entry gave no sample, or None when it gave one."""

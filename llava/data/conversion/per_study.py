@@ -16,12 +16,11 @@ from llava.data.conversion.cleaning import shown
 from llava.data.conversion.output import Conversation
 from llava.data.conversion.splits import SPLITS
 from llava.data.conversion.study import (
-    IN_SKIPPED_ENTRY,
     MISSING,
     REPEATED,
     Locate,
     Study,
-    problem_of,
+    count_entry,
     to_conversation,
 )
 from llava.data.prompt import role_of
@@ -93,31 +92,22 @@ def _check_names(wholes: Iterable[_Whole]) -> None:
 
 def _use(whole: _Whole, locate: Locate, report: ConversionReport) -> bool:
     """Take what can be used of the entries, count all of them; return if there is a sample."""
-    counts, split = report.splits[whole.split], whole.split
-    problems = [problem_of(entry) for entry in whole.entries]
-    for entry, problem in zip(whole.entries, problems, strict=True):
-        counts.entries += 1
-        counts.images += len(entry.images) + len(entry.set_aside)
-        for image, reason in entry.set_aside:
-            report.skip_image(split, reason, image)
+    kept = []
+    for entry in whole.entries:
+        problem = count_entry(entry, report)
         if problem:
-            report.skip_entry(split, problem, entry.id)
-            for image in entry.images:
-                report.skip_image(split, IN_SKIPPED_ENTRY, image)
+            report.skip_entry(whole.split, problem, entry.id)
         else:
+            kept.append(entry)
             _agree(whole, entry)
             _locate_images(whole, entry, locate, report)
-    kept = [entry for entry, problem in zip(whole.entries, problems, strict=True) if not problem]
-    if not whole.images:
-        for entry in kept:
-            report.skip_entry(split, f"no image left: {MISSING}", entry.id)
-        return False
-    counts.converted += len(kept)
     for entry in kept:
-        if entry.remark:
-            report.remark(split, entry.remark, entry.id)
-    counts.samples += len(whole.images)
-    return True
+        if whole.images:
+            report.use_entry(whole.split, entry.remark, entry.id)
+        else:
+            report.skip_entry(whole.split, f"no image left: {MISSING}", entry.id)
+    report.splits[whole.split].samples += len(whole.images)
+    return bool(whole.images)
 
 
 def _agree(whole: _Whole, entry: Study) -> None:

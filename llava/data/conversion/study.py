@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from llava.data.conversion.accounting import ConversionReport
 from llava.data.conversion.cleaning import unusable_because
 from llava.data.conversion.output import Conversation
 from llava.data.prompt import context_fields, human_turn
@@ -87,8 +88,20 @@ def image_name(image: str) -> str:
     return name
 
 
-def problem_of(study: Study) -> str | None:
-    """Return why nothing of the study can be used, or None."""
+def count_entry(study: Study, report: ConversionReport) -> str | None:
+    """Count an entry and its images; return why nothing of it can be used, or None."""
+    counts = report.splits[study.split]
+    counts.entries += 1
+    counts.images += len(study.images) + len(study.set_aside)
+    for image, reason in study.set_aside:
+        report.skip_image(study.split, reason, image)
+    problem = _problem_of(study)
+    for image in study.images if problem else ():
+        report.skip_image(study.split, IN_SKIPPED_ENTRY, image)
+    return problem
+
+
+def _problem_of(study: Study) -> str | None:
     if study.problem:
         return study.problem
     if not study.report:
