@@ -97,7 +97,7 @@ def draw_pictures(folder: Path) -> Path:
 
 
 def sample(name: str, image: str, answer: str) -> dict[str, object]:
-    from llava.data.conversion.studies import to_conversation
+    from llava.data.conversion.study import to_conversation
 
     return to_conversation(name, image, answer, {"indication": answer[:80]})
 

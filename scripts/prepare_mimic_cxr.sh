@@ -6,6 +6,7 @@ ANNOTATION="${ANNOTATION:-$ROOT/data/mimic_cxr/annotation_with_clinic_info.json}
 IMAGE_ROOT="${IMAGE_ROOT:-$ROOT/data/mimic_cxr/files}"
 OUTPUT="${OUTPUT:-$ROOT/data}"
 source "$ROOT/scripts/common.sh"
+need_env
 
 "$PYTHON" -m llava.data.mimic_cxr \
     --annotation "$ANNOTATION" \

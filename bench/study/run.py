@@ -209,7 +209,7 @@ def test_phantoms(settings: Settings) -> tuple[list[Document], list[frozenset[st
 
 
 def without_context(request: Request) -> Request:
-    from llava.data.samples.context_dropout import split_context
+    from llava.data.prompt import split_context
 
     return replace(request, prompt=split_context(request.prompt)[0])
 

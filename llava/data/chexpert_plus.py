@@ -3,10 +3,11 @@
     python -m llava.data.chexpert_plus --csv df_chexpert_plus_240401.csv \\
         --image-root PNG/ --output data/chexpert_plus
 
-A study is the folder of an image (train/patient42142/study5), its rows repeat one report. The
-collection has the splits train and valid; valid becomes val, and there is no test split. Its texts
-are anonymised with made-up names and dates, so that there are no marks to remove. The table names
-JPEG files; where only the PNG of that name lies under the image root, that is taken.
+A study is the folder of an image (train/patient42142/study5). Its rows repeat one report, but dates
+were made up for each row, so that texts can differ: the first row is taken, and such studies are
+counted. The collection has the splits train and valid; valid becomes val, and there is no test
+split. There are no de-identification marks to remove. The table names JPEG files; where only the
+PNG of that name is under the image root, that is taken.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from llava.data.conversion.cleaning import one_line, present_text, shown
+from llava.data.conversion.cleaning import clean_field, clean_report, name_text, shown
 from llava.data.conversion.command import (
     Source,
     add_options,
@@ -25,9 +26,9 @@ from llava.data.conversion.command import (
     patients_apart,
     run_conversion,
 )
-from llava.data.conversion.csv_rows import read_rows
+from llava.data.conversion.rows import read_rows
 from llava.data.conversion.splits import split_name
-from llava.data.conversion.studies import Study
+from llava.data.conversion.study import Study
 from llava.data.conversion.view_filter import add_view, check_view, views_apart
 
 CONTEXT_COLUMNS = {
@@ -35,18 +36,20 @@ CONTEXT_COLUMNS = {
     "history": ("section_clinical_history", "section_history"),
     "technique": ("section_technique",),
 }
-COLUMNS = (
-    *("path_to_image", "frontal_lateral", "deid_patient_id", "split"),
+_OWNER_COLUMNS = ("deid_patient_id", "split")
+_TEXT_COLUMNS = (
     *("section_findings", "section_impression"),
     *(column for columns in CONTEXT_COLUMNS.values() for column in columns),
 )
+COLUMNS = ("path_to_image", "frontal_lateral", *_OWNER_COLUMNS, *_TEXT_COLUMNS)
+DIFFERENT_ROWS = "studies whose rows differ in a text, the first row is taken"
 
 
 def read_table(path: Path, view: str, section: str) -> Iterator[Study]:
-    """One study per folder of images, in the order of the table.
+    """Yield one study per folder of images, in the order of the table.
 
     Raises ValueError naming the file, the line and the column on a broken table, and where the
-    rows of a study disagree.
+    rows of a study name different patients or splits.
     """
     rows = defaultdict(list)
     for where, row in read_rows(path, COLUMNS, ": is it the CSV of CheXpert Plus?"):
@@ -60,31 +63,35 @@ def _study(
 ) -> Study:
     where, first = rows[0]
     for place, row in rows[1:]:
-        for column in COLUMNS[2:]:
-            if row[column] != first[column]:
+        for column in _OWNER_COLUMNS:
+            if row[column].strip() != first[column].strip():
                 raise ValueError(
                     f"{place}, {column} is {shown(row[column])}, in another row of {folder} "
                     f"{shown(first[column])}; the rows of a study must agree"
                 )
+    differ = any(row[column] != first[column] for _, row in rows[1:] for column in _TEXT_COLUMNS)
     listed = [
         (row["path_to_image"].strip(), check_view(row["frontal_lateral"], f"{at}, frontal_lateral"))
         for at, row in rows
     ]
     taken, set_aside = views_apart(listed, view)
-    report, problem = chosen_report(lambda name: _text(first, f"section_{name}", where), section)
+    report, problem = chosen_report(lambda name: clean_report(first[f"section_{name}"]), section)
     fields = {
-        name: next(filter(None, (_text(first, column, where) for column in columns)), "")
+        name: next(filter(None, (clean_field(first[column]) for column in columns)), "")
         for name, columns in CONTEXT_COLUMNS.items()
     }
+    name = "_".join(PurePosixPath(folder).parts[-2:])
     return Study(
-        id="_".join(PurePosixPath(folder).parts[-2:]),
+        id=name,
         split=split_name(first["split"], f"{where}, split"),
         images=taken,
         report=report,
         context={name: text for name, text in fields.items() if text},
+        study=name,
         problem=problem,
+        remark=DIFFERENT_ROWS if differ else "",
         set_aside=set_aside,
-        subject=first["deid_patient_id"].strip(),
+        subject=name_text(first["deid_patient_id"], f"{where}, deid_patient_id"),
     )
 
 
@@ -98,12 +105,8 @@ def _folder(row: Mapping[str, str], where: str) -> str:
     return str(image.parent)
 
 
-def _text(row: Mapping[str, str], column: str, where: str) -> str:
-    return one_line(present_text(row[column], f"{where}, {column}") or "")
-
-
 def forms(image: str) -> list[str]:
-    """The ways a listed image may lie on disk: as JPEG, or as PNG."""
+    """Return the paths that a listed image may have on disk: as JPEG, or as PNG."""
     return [image, str(PurePosixPath(image).with_suffix(".png"))]
 
 

@@ -3,13 +3,13 @@
     python -m llava.data.iu_xray --reports indiana_reports.csv \\
         --projections indiana_projections.csv --image-root images/ --output data/iu_xray
 
-The two files share the column `uid`, one uid per report. The collection has no official split: a
-uid goes to train, val or test (70 : 10 : 20) by a hash of the seed and itself, so that a study's
-place depends neither on the order of the rows nor on which other rows there are.
+The two files share the column `uid`, one uid per report and study. The collection has no official
+split: a uid goes to train, val or test (70 : 10 : 20) by a hash of the seed and the uid, so that
+the split of a study depends neither on the order of the rows nor on which other rows there are.
 
-De-identification replaced words by `XXXX`, also ordinary ones ("Normal chest x-XXXX."). They are
+De-identification replaced words by `XXXX`, even ordinary ones ("Normal chest x-XXXX."). They are
 removed with the fragment they were glued to ("Normal chest."): a model should not learn to write
-them, and nothing is guessed in their place.
+them, and no word is guessed in their place.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.conversion.cleaning import present_text, remove_marks, shown
+from llava.data.conversion.cleaning import clean_field, clean_report, present_text, shown
 from llava.data.conversion.command import (
     Source,
     add_options,
@@ -28,9 +28,9 @@ from llava.data.conversion.command import (
     locator,
     run_conversion,
 )
-from llava.data.conversion.csv_rows import read_rows
+from llava.data.conversion.rows import read_rows
 from llava.data.conversion.splits import split_of
-from llava.data.conversion.studies import Locate, Study
+from llava.data.conversion.study import Study
 from llava.data.conversion.view_filter import add_view, check_view, views_apart
 
 REPORT_COLUMNS = ("uid", "indication", "comparison", "findings", "impression")
@@ -44,7 +44,7 @@ _SWAPPED = ": are the two files swapped?"
 
 @dataclass(frozen=True)
 class Choices:
-    """What is taken from the collection; the command line's flags of the same names.
+    """The command line's flags of the same names: what is taken from the collection.
 
     view: "frontal" sets the lateral images aside, "all" keeps them.
     section: the part of the report that is the answer; of "both", either may be missing.
@@ -56,7 +56,7 @@ class Choices:
 
 
 def read_pair(reports: Path, projections: Path, choices: Choices) -> Iterator[Study]:
-    """One study per uid of either file: the reports in their order, then images without a report.
+    """Yield a study per uid of either file: the reports in order, then images without a report.
 
     Raises ValueError naming the file, the line and the column on a broken table.
     """
@@ -71,17 +71,13 @@ def read_pair(reports: Path, projections: Path, choices: Choices) -> Iterator[St
     for uid, listed in images.items():
         if uid not in known:
             names = tuple(name for name, _ in listed)
-            yield Study(uid, split_of(uid, choices.seed), names, "", problem=NO_REPORT_ROW)
+            split = split_of(uid, choices.seed)
+            yield Study(uid, split, names, "", study=uid, problem=NO_REPORT_ROW)
 
 
 def clean_text(value: str, where: str) -> str:
-    """A cell on one line, without its de-identification marks; "" where it says nothing."""
-    return remove_marks(present_text(value, where) or "", _MARK)
-
-
-def image_locator(root: Path, check: bool) -> Locate:
-    """Listed image -> the same path, or None when `check` finds no file of that name in `root`."""
-    return locator(root, check, lambda image: [image])
+    """Return a report's cell without its de-identification marks; "" where it says nothing."""
+    return clean_report(present_text(value, where) or "", _MARK)
 
 
 def _study(
@@ -98,20 +94,21 @@ def _study(
 
     taken, set_aside = views_apart(listed, choices.view)
     report, problem = chosen_report(text_of, choices.section)
-    fields = {name: text_of(name) for name in _CONTEXT_COLUMNS}
+    fields = {name: clean_field(row[name], _MARK) for name in _CONTEXT_COLUMNS}
     return Study(
         id=uid,
         split=split_of(uid, choices.seed),
         images=taken,
         report=report,
         context={name: text for name, text in fields.items() if text},
+        study=uid,
         problem=problem,
         set_aside=set_aside,
     )
 
 
 def _images_by_uid(projections: Path) -> dict[str, list[tuple[str, str]]]:
-    """uid -> (file name, view) of each of its projections, in the order of the file."""
+    """Return uid -> (file name, view) of each of its projections, in the order of the file."""
     images = defaultdict(list)
     for where, row in read_rows(projections, PROJECTION_COLUMNS, _SWAPPED):
         name, view = row["filename"].strip(), check_view(row["projection"], f"{where}, projection")
@@ -151,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices = Choices(arguments.view, arguments.section, arguments.seed)
         return Source(
             read_pair(arguments.reports, arguments.projections, choices),
-            image_locator(arguments.image_root, arguments.image_check),
+            locator(arguments.image_root, arguments.image_check),
         )
 
     return run_conversion(arguments, source)

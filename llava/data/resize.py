@@ -1,4 +1,4 @@
-"""A smaller copy of a dataset's images, once, so that training does not decode large files.
+"""Copy a dataset with smaller images, once, so that training does not decode large files.
 
     python -m llava.data.resize data/train_llave_llada.json data/val_llave_llada.json \\
         --image-folder mimic-cxr/files --processor siglip-folder --output data/resized
@@ -8,8 +8,9 @@ vision tower's image processor, and then the JSON files with the new paths: the 
 and its image folder. Such a copy gives `image_aspect_ratio square` exactly the pixels that the
 originals give. With --longest the pictures keep their shape, for `pad` and `anyres_max_4`.
 
-The same command continues where it was interrupted: a copy counts when it can be read whole, has
-its size and the time stamp of its original. The JSON files come last, when every image is there.
+The same command continues where it was interrupted: a copy is kept when it can be read whole and
+has its size and the time stamp of its original. The JSON files are written last, when every image
+is there.
 """
 
 import argparse
@@ -25,24 +26,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.data.conversion.cleaning import shown
-from llava.data.conversion.output import whole_file, write_list
+from llava.data.conversion.output import write_list
 from llava.data.samples.entry import read_entries
 from llava.data.samples.json_stream import read_list
 from llava.data.samples.mixture import is_mixture
 from llava.images.loading import load_image, load_image_processor, resolve_image_path
+from llava.store import partial_path, whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SETTINGS = "resize.json"
-"""Marks a folder as such a copy, and says how it was made; another one is never continued."""
+"""Marks a folder as such a copy, with its settings; only the same settings continue it."""
 _SHOWN = 10
 _CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Target:
-    """How a copy looks. Square: exactly width x height; else the longest side, never enlarged.
+    """Size of a copy. Square: exactly width x height; else the longest side, never enlarged.
 
     resample: Pillow's number of the resampling filter (3: bicubic).
     """
@@ -61,7 +63,7 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What became of the images. failures: why some have no copy."""
+    """Counts of the images. failures: why some have no copy."""
 
     made: int
     kept: int
@@ -69,7 +71,7 @@ class Outcome:
 
 
 def target_of(processor: str | Path, longest: int | None) -> Target:
-    """The size and the filter of an image processor (folder or hub name)."""
+    """Return the size and the filter of an image processor (folder or hub name)."""
     if longest is not None and longest < 1:
         raise ValueError(f"--longest {longest} is not positive; try 1152")
     loaded = load_image_processor(processor)
@@ -79,9 +81,9 @@ def target_of(processor: str | Path, longest: int | None) -> Target:
 def resize_dataset(
     datasets: Sequence[Path], image_folder: Path, output: Path, target: Target, workers: int = 1
 ) -> Outcome:
-    """Copies the images of all `datasets`, then writes the JSON files, unless an image failed.
+    """Copy the images of all `datasets`, then write the JSON files, unless an image failed.
 
-    Raises ValueError or FileNotFoundError on what the user can mend before an image is read.
+    Raises ValueError or FileNotFoundError on what the user can fix before an image is read.
     """
     images = _listed(datasets, image_folder)
     _open_output(output, target)
@@ -103,7 +105,7 @@ def resize_dataset(
 def copy_image(
     image_folder: Path, output: Path, target: Target, image: str
 ) -> tuple[bool, str | None]:
-    """(whether a copy was made now, why there is none)."""
+    """Return (whether a copy was made now, why there is none)."""
     try:
         original = resolve_image_path(image_folder, image)
         place = resolve_image_path(output, f"{image}.png")
@@ -129,10 +131,10 @@ def _is_done(place: Path, original: Path, target: Target) -> bool:
 
 
 def _save(picture: "Image.Image", place: Path, time_ns: int) -> None:
-    """Grey as one channel, a third of the file; read back before it takes its place."""
+    """Write grey as one channel, a third of the file; read it back before it takes its place."""
     red, green, blue = (picture.getchannel(channel) for channel in "RGB")
     grey = red.tobytes() == green.tobytes() == blue.tobytes()
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    unfinished = partial_path(place)
     try:
         (red if grey else picture).save(unfinished, format="PNG")
         if load_image(unfinished).tobytes() != picture.tobytes():
@@ -144,7 +146,7 @@ def _save(picture: "Image.Image", place: Path, time_ns: int) -> None:
 
 
 def _listed(datasets: Sequence[Path], image_folder: Path) -> list[str]:
-    """Every image once, in order; the datasets are checked on the way."""
+    """Return every image once, in order; the datasets are checked on the way."""
     if not image_folder.is_dir():
         raise FileNotFoundError(f"--image-folder {shown(str(image_folder))} is not a folder")
     names = [path.name for path in datasets]
@@ -164,7 +166,7 @@ def _listed(datasets: Sequence[Path], image_folder: Path) -> list[str]:
 
 
 def _open_output(output: Path, target: Target) -> None:
-    """A new folder, or one that was begun with the same settings."""
+    """Make the folder, or continue one with the same settings."""
     settings = output / SETTINGS
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not settings.is_file():
@@ -236,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"failed: {failure}", file=sys.stderr)
     if outcome.failures:
         print(
-            "error: the JSON files were not written; mend or leave out these images, then run "
+            "error: the JSON files were not written; fix or leave out these images, then run "
             "the same command",
             file=sys.stderr,
         )

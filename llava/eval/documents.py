@@ -31,7 +31,7 @@ class Document:
 
     listed_images: the same images as the dataset writes them, relative to `image_folder`.
     study_id: the entry's own, else the one in a MIMIC path (p10/p10000032/s50414267/...), else
-    the id.
+    the id. clinical_context: (field, text) pairs, as the prompt ends with them.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Document:
     listed_images: tuple[str, ...]
     image_folder: str
     study_id: str
+    clinical_context: tuple[tuple[str, str], ...] = ()
 
     @property
     def context(self) -> str:
@@ -97,6 +98,7 @@ def read_written_documents(folder: Path) -> list[Document]:
         try:
             record = json.loads(line)
             lists = {name: tuple(record[name]) for name in ("images", "listed_images")}
+            lists["clinical_context"] = tuple(map(tuple, record.get("clinical_context", ())))
             documents.append(Document(**{**record, **lists}))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {number} is no document: {error}") from error
@@ -122,6 +124,7 @@ def _document(entry: Entry) -> Document:
         listed_images=entry.images,
         image_folder=str(Path(entry.image_folder).resolve()),
         study_id=entry.study_id or study_in_path(entry.images) or entry.id,
+        clinical_context=entry.context,
     )
 
 

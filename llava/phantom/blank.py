@@ -1,4 +1,4 @@
-"""The same questions with a blank picture: what a model knows without seeing.
+"""Copy a dataset with a blank picture for every image: what a model knows without seeing.
 
     python -m llava.phantom.blank --data-path test_llave_llada.json --output DIR
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.data.samples.entry import study_in_path
+from llava.data.samples.json_stream import read_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,20 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_blank(data_path: Path, output: Path, size: int = 128) -> None:
-    """Raises OSError or ValueError when `data_path` cannot be read."""
+    """Write the blank picture and the copy. Raises OSError or ValueError on a bad `data_path`."""
     from PIL import Image
 
-    entries = json.loads(data_path.read_text(encoding="utf-8"))
+    entries = list(read_list(data_path))
     output.mkdir(parents=True, exist_ok=True)
     Image.new("L", (size, size), 128).save(output / "blank.png")
-    blank = [{"study_id": _study(e), **e, "image": "blank.png"} for e in entries]
+    blank = [{**entry, "study_id": _study(entry), "image": "blank.png"} for entry in entries]
     (output / data_path.name).write_text(json.dumps(blank, ensure_ascii=False), encoding="utf-8")
 
 
 def _study(entry: Mapping[str, Any]) -> str:
-    """The path that said so is gone from the copy, and runs on both are compared by study."""
+    """Return the study, which the copy's path no longer tells: runs on both compare by study."""
     images = entry["image"]
-    return study_in_path([images] if isinstance(images, str) else images) or entry["id"]
+    listed = [images] if isinstance(images, str) else images
+    return str(entry.get("study_id") or study_in_path(listed) or entry["id"])
 
 
 if __name__ == "__main__":

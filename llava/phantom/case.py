@@ -1,4 +1,4 @@
-"""What a phantom shows, drawn by lot before anything is painted or written.
+"""Draw what a phantom shows, before anything is painted or written.
 
 First step of the phantom corpus: a `Finding` carries the few attributes (side, size, zone, kind)
 on which the picture (`anatomy`, `lesions`) and the report (`language`) must agree.
@@ -27,7 +27,7 @@ FINDINGS = (
     "tube_or_line",
     "normal",
 )
-"""Every label of the corpus; `normal` stands alone, for a case with none of the others."""
+"""Every label of the corpus; `normal` is for a case with none of the others."""
 
 SIDES = ("left", "right")
 ZONES = ("upper", "mid", "lower")
@@ -46,7 +46,7 @@ class Finding:
 
 
 def sample_findings(rng: Generator, difficulty: Difficulty = EASY) -> tuple[Finding, ...]:
-    """The findings of one case in the order of `FINDINGS`; `normal` alone when there are none."""
+    """Return the findings of a case in the order of `FINDINGS`; `normal` when there are none."""
     if rng.random() < difficulty.normal_share:
         return (Finding("normal"),)
     counts, share = difficulty.counts, None
@@ -61,7 +61,7 @@ def sample_findings(rng: Generator, difficulty: Difficulty = EASY) -> tuple[Find
 
 
 class _Placement:
-    """Gives every finding its attributes so that no finding hides another.
+    """Gives every finding its attributes so that findings do not hide each other.
 
     A lung has three zones; what fills one keeps it, and the smaller findings take what is free.
     """
@@ -98,7 +98,7 @@ class _Placement:
         return options[int(self.rng.integers(len(options)))]
 
     def _slot(self, sides: tuple[str, ...], zones: tuple[str, ...]) -> tuple[str, str]:
-        """A free (side, zone), the middle of a lung when none is; it is taken afterwards."""
+        """Take a free (side, zone), or the middle of a lung when none is free."""
         slots = tuple(sorted(s for s in self.free if s[0] in sides and s[1] in zones))
         slot = slots[int(self.rng.integers(len(slots)))] if slots else (self._one_of(sides), "mid")
         self.free.discard(slot)

@@ -1,4 +1,4 @@
-"""Writes the phantom corpus in MIMIC-CXR's own layout: one annotation file and a tree of JPEGs.
+"""Write the phantom corpus in MIMIC-CXR's own layout: one annotation file and a tree of JPEGs.
 
 Last step of the phantom corpus. Every case is a function of (seed, split, number), so neither the
 number of workers nor the size of another split changes a byte of it.
@@ -41,7 +41,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What decides every byte of a corpus. `size` is the side of a picture in pixels.
+    """The settings that decide every byte of a corpus. size: side of a picture in pixels.
 
     difficulty: a name of `llava.phantom.difficulty.DIFFICULTIES`.
     """
@@ -74,7 +74,7 @@ class CorpusConfig:
             )
 
     def settings(self) -> dict[str, int | str]:
-        """As the corpus writes them down: the difficulty only where it is not the usual one."""
+        """Return the settings as the corpus records them: the difficulty unless it is easy."""
         values = asdict(self)
         if self.difficulty == "easy":
             del values["difficulty"]
@@ -83,7 +83,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case stands in the corpus."""
+    """The split, the number and the identifiers of a case."""
 
     split: str
     number: int
@@ -100,24 +100,24 @@ class Place:
 def write_corpus(
     output: Path, config: CorpusConfig, workers: int = 2, overwrite: bool = False
 ) -> dict[str, int]:
-    """Writes the corpus and returns the number of cases with each finding.
+    """Write the corpus and return the number of cases with each finding.
 
-    The folder appears whole or not at all: it is written beside its place and then renamed.
-    Errors: CorpusError when `output` is in use, or `overwrite` meets something else than a corpus.
+    The folder appears whole or not at all: it is written under another name and then renamed.
+    Raises CorpusError when `output` is in use, or is not a corpus that may be overwritten.
     """
     if workers < 1:
         raise CorpusError(f"workers={workers} cannot draw anything; use 1 or more")
     output = Path(output).resolve()
     _check_free(output, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        counts = _write(beside / "new", config, workers)
+        counts = _write(temporary / "new", config, workers)
         if output.exists():
-            output.rename(beside / "old")
-        (beside / "new").rename(output)
+            output.rename(temporary / "old")
+        (temporary / "new").rename(output)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return counts
 
 
@@ -154,7 +154,7 @@ def _write(folder: Path, config: CorpusConfig, workers: int) -> dict[str, int]:
 
 
 def _map(function, chunks: list, workers: int) -> Iterator:
-    """`function` over `chunks`, in order, in this process or in several."""
+    """Map `function` over `chunks`, in order, in this process or in several."""
     if workers == 1:
         yield from map(function, chunks)
         return
@@ -164,7 +164,7 @@ def _map(function, chunks: list, workers: int) -> Iterator:
 
 
 def _places(config: CorpusConfig, split: str) -> Iterator[Place]:
-    """Identifiers of one split; several studies may share a subject, subjects stay in a split."""
+    """Yield the places of one split; studies may share a subject, subjects stay in a split."""
     index = SPLITS.index(split)
     rng = np.random.default_rng([config.seed, index])
     subject, left = FIRST_SUBJECT + index * SUBJECTS_PER_SPLIT - 1, 0
@@ -185,7 +185,7 @@ def _write_cases(folder: Path, config: CorpusConfig, places: list[Place]) -> lis
 
 
 def _write_case(folder: Path, config: CorpusConfig, place: Place) -> dict:
-    """Draws one case; its findings, picture and words have random streams of their own."""
+    """Draw one case; its findings, picture and words have random streams of their own."""
     root = np.random.SeedSequence([config.seed, SPLITS.index(place.split), place.number])
     choice, drawing, words = (np.random.default_rng(child) for child in root.spawn(3))
     difficulty = DIFFICULTIES[config.difficulty]

@@ -1,8 +1,8 @@
-"""How hard a phantom corpus is to read and to write: two settings, one for each use.
+"""Set how hard a phantom corpus is to read and to write: two settings, one for each use.
 
-Read by `case` (what is drawn by lot), `lesions` (how well it shows) and `language` (in how many
-words). `easy` is the corpus of the demo; `hard` is for comparisons, where a model that reads
-everything could not be told from one that reads a little better.
+Read by `case` (what is drawn), `lesions` (how well it shows) and `language` (in how many
+words). `easy` is the corpus of the demo; `hard` is for comparisons, so that a model that reads well
+can be told from one that reads a little better.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 class Difficulty:
     """normal_share: cases without a finding. counts: share of the others with 1, 2, 3, 4 findings.
 
-    weights: how often each finding is drawn beside the others; all alike when empty.
+    weights: how often each finding is drawn, relative to the others; all alike when empty.
     contrast: of everything painted over the healthy chest, drawn per case from this range; None
-    leaves it whole. scale: size of nodules, patches and plates. grain: noise of the exposure.
+    for full contrast. scale: size of nodules, patches and plates. grain: noise of the exposure.
     heart_ratio: size of the heart -> range of the cardiothoracic ratio, where it is not the usual.
     paraphrased: with the further phrasings of `paraphrase`.
     """

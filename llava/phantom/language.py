@@ -1,7 +1,7 @@
-"""The words of a phantom: a report that states every finding, and the clinical context.
+"""Write the words of a phantom: a report that states every finding, and the clinical context.
 
-Third step of the phantom corpus beside `lesions`; it sees the same `Finding`s and nothing of the
-picture. Few words, several phrasings each, so that a small model can learn the language.
+Third step of the phantom corpus, parallel to `lesions`: it is given the same `Finding`s and never
+the picture. Few words, several phrasings each, so that a small model can learn the language.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ HINT_SHARE = 0.35
 """How often the indication is drawn from what fits a finding; else from everything."""
 
 OTHER_ORDER = 0.1
-"""How often findings leave their habitual order, in which a reader goes through a film."""
+"""How often findings are not in the usual order, in which a reader goes through a film."""
 
 
 def write_report(
@@ -169,7 +169,7 @@ def write_report(
     rng: Generator,
     difficulty: Difficulty = EASY,
 ) -> str:
-    """2 to 6 sentences: every finding, what is absent as far as MAX_WORDS allows."""
+    """Return 2 to 6 sentences: every finding, and what is absent as far as MAX_WORDS allows."""
     names = {finding.name for finding in findings}
     more = difficulty.paraphrased
     first = [_pick(VIEWS["portable" if portable else "frontal"], rng)] * (rng.random() < 0.25)
@@ -190,7 +190,7 @@ def write_report(
 
 
 def write_context(findings: tuple[Finding, ...], portable: bool, rng: Generator) -> dict[str, str]:
-    """Some of indication, comparison, history, technique; only the indication leans on the case."""
+    """Return some of the clinical fields; only the indication depends on the case."""
     kinds = [finding.name.removeprefix(f"{finding.side}_") for finding in findings]
     fitting = COMPLAINTS.get(_pick(kinds, rng), ANY_COMPLAINT)
     complaint = _pick(fitting if rng.random() < HINT_SHARE else ANY_COMPLAINT, rng)
@@ -218,7 +218,7 @@ def _pick(options, rng: Generator) -> str:
 
 
 def _statements(findings: tuple[Finding, ...], rng: Generator, more: bool) -> list[str]:
-    """One sentence per finding; what lies on both sides may share one."""
+    """Return one sentence per finding; findings on both sides may share one."""
     waiting = {finding.name: finding for finding in findings}
     sentences = []
     for kind, templates in BOTH.items():
@@ -249,7 +249,7 @@ def _fill(template: str, finding: Finding, other: Finding | None = None) -> str:
 
 
 def _negatives(names: set[str], rng: Generator, more: bool) -> list[str]:
-    """Statements about what is absent, most useful first (the last ones are dropped first)."""
+    """Return statements about what is absent, most useful first (the last are dropped first)."""
     absent = [kind for kind in ABSENT if not any(name.endswith(kind) for name in names)]
     style = int(rng.integers(2))
     terms = [ABSENT[kind][style] for kind in absent]

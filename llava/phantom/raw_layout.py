@@ -1,10 +1,10 @@
-"""Synthetic reports in the layout of PhysioNet's raw MIMIC-CXR files, to build and test with.
+"""Write synthetic reports in the layout of PhysioNet's raw MIMIC-CXR files, to build and test.
 
     python -m llava.phantom.raw_layout --output raw/ --studies 1000
 
 Writes the zip of reports and the gzipped tables under their real names, in the heading styles that
-radiologists use. The words are the phantom's: no text of MIMIC-CXR. What `mimic_build` should make
-of each study is known, so that the parser can be checked against it.
+radiologists use. The words are the phantom's: no text of MIMIC-CXR. What `mimic_cxr build` should
+make of each study is known, so that the parser can be checked against it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ COMPARISON:  {comparison}
 """Name of a style -> the report; `expected_findings` knows what it holds."""
 
 _ABSENCES = {91: "report", 93: "split", 95: "metadata"}
-"""Number of a study modulo 97 -> what its files lack."""
+"""Number of a study modulo 97 -> the file that lacks it."""
 
 
 @dataclass(frozen=True)
@@ -160,23 +160,23 @@ class RawCase:
         return ["-".join(d[i : i + 8] for i in range(0, 40, 8)) for d in digests]
 
     def text(self) -> str:
-        """The report as its file holds it: a space before each line, wrapped."""
+        """Return the report as its file has it: a space before each line, wrapped."""
         head = "" if "FINAL REPORT" in STYLES[self.style] else "FINAL REPORT".rjust(45) + "\n"
         filled = STYLES[self.style].format(**self.parts)
         lines = (line for part in filled.split("\n") for line in _wrap(part) or [""])
         return head + "".join(f" {line}\n" for line in lines)
 
     def expected_findings(self) -> str | None:
-        """The report that --section findings takes; None where the study is left out."""
+        """Return the report that --section findings takes; None where the study is left out."""
         if self.lacks or self.style in ("impression only", "nothing said"):
             return None
         if self.style == "divided":
-            return "LUNGS: {findings} HEART AND BONES: {impression}".format(**self.parts)
+            return "LUNGS: {findings}\nHEART AND BONES: {impression}".format(**self.parts)
         return self.parts["findings"]
 
 
 def raw_cases(count: int, seed: int = 0) -> Iterator[RawCase]:
-    """The studies of a raw layout, in order; the same for the same seed."""
+    """Yield the studies of a raw layout, in order; the same for the same seed."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def raw_cases(count: int, seed: int = 0) -> Iterator[RawCase]:
 
 
 def write_raw(folder: Path, count: int, seed: int = 0) -> None:
-    """Writes the zip and the three tables into `folder`."""
+    """Write the zip and the three tables into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         archive = stack.enter_context(

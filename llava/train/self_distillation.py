@@ -143,7 +143,8 @@ def write_mixture(documents: Sequence[Document], answers: Sequence[str], folder:
     """train.yaml in `folder`, and the conversations it lists, one file for each image folder."""
     import yaml
 
-    from llava.data.conversion.output import whole_file, write_list
+    from llava.data.conversion.output import write_list
+    from llava.store import whole_file
 
     entries: dict[str, list[Conversation]] = {}
     for document, answer in zip(documents, answers, strict=True):

@@ -15,8 +15,7 @@ from typing import Any
 
 from llava.command_line import hint
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
-from llava.data.conversion.studies import human_turn
-from llava.data.conversion.whole_studies import role_of
+from llava.data.prompt import human_turn, role_of
 from llava.data.samples.json_stream import read_list
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")

@@ -1,5 +1,6 @@
 """Conversations on disk as entries: lists, tables, mixtures, and every reason to refuse them."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_bad_file_names_itself_its_entry_the_field_and_the_remedy(tmp_path, co
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "[{", "\ufeff[]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[{", "[" * 100_000])
 def test_a_file_that_is_not_json_is_named(tmp_path, text):
     path = tmp_path / "data.json"
     path.write_text(text, encoding="utf-8")
@@ -78,6 +79,21 @@ def test_a_file_that_does_not_exist_or_is_not_text_is_named(tmp_path, name):
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=f"{name}' is not"):
         load_entries(path)
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_json_lines_are_read_whatever_their_name_and_end_at_newlines_only(tmp_path, name, start):
+    raw = [entry(answer="Clear.\u2028No\x1cfluid.", id="a"), entry(id="b")]
+    path = tmp_path / name
+    text = "\r\n\n".join(json.dumps(line, ensure_ascii=False) for line in raw)
+    path.write_text(start + text, encoding="utf-8", newline="")
+    found = load_entries(path, tmp_path)
+    assert [e.id for e in found] == ["a", "b"]
+    assert found[0].messages[1]["value"] == "Clear.\u2028No\x1cfluid."
+    path.write_text(text.replace('"id"', "id"), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}' is not JSON"):
+        load_entries(path, tmp_path)
 
 
 def test_images_without_an_image_folder_are_refused(tmp_path):
@@ -104,6 +120,13 @@ def test_a_mixture_lists_datasets_relative_to_its_own_folder(tmp_path, monkeypat
     assert [e.id for e in found] == ["one", "two", "two"]
     folders = [e.image_folder for e in found]
     assert folders == [str(tmp_path / "mixtures" / "../a/images"), *[str(tmp_path / "b")] * 2]
+
+
+def test_a_mixture_with_a_byte_order_mark_is_read(tmp_path):
+    save(tmp_path / "a.json", [entry()])
+    text = "\ufeffdatasets: [{json_path: a.json, image_folder: .}]"
+    (tmp_path / "mix.yaml").write_text(text, encoding="utf-8")
+    assert len(load_entries(tmp_path / "mix.yaml")) == 1
 
 
 @pytest.mark.parametrize(

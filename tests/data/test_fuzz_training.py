@@ -28,6 +28,8 @@ CONVERSATION = st.builds(
             {},
             optional={
                 "id": ANY,
+                "study_id": ANY,
+                "context": ANY,
                 "image": st.one_of(ANY, st.lists(IMAGE, max_size=2)),
                 "conversations": st.one_of(
                     ANY, st.lists(st.fixed_dictionaries({"from": ANY, "value": ANY}), max_size=3)

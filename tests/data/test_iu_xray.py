@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from llava.data.conversion.accounting import ConversionReport
-from llava.data.conversion.studies import convert
-from llava.data.iu_xray import Choices, clean_text, image_locator, main, read_pair, split_of
+from llava.data.conversion.command import locator
+from llava.data.conversion.per_image import convert
+from llava.data.iu_xray import Choices, clean_text, main, read_pair, split_of
 
 REPORTS = """uid,MeSH,indication,comparison,findings,impression
 1,normal,Cough,None.,The heart is normal. No XXXX effusion.,Normal chest x-XXXX.
@@ -37,7 +38,7 @@ def pair(tmp_path):
 
 def converted(pair, root, choices=Choices(), check=False):  # noqa: B008
     report = ConversionReport()
-    conversations = convert(read_pair(*pair, choices), image_locator(root, check), report)
+    conversations = convert(read_pair(*pair, choices), locator(root, check), report)
     return {sample["id"]: sample for kept in conversations.values() for sample in kept}, report
 
 
@@ -66,7 +67,7 @@ def test_marks_leave_with_what_they_were_glued_to(raw, cleaned):
 
 
 def test_a_mark_is_removed_in_linear_time_from_a_huge_cell():
-    for text in ("a" * 10**6, "a-" * 10**6, "(" * 10**6, ",. " * 10**6):
+    for text in (unit * 200_000 for unit in ("a", "a-", "(", ",. ")):
         assert "XXXX" not in clean_text(text + " XXXX", "here")
 
 
@@ -99,6 +100,16 @@ def test_all_views_and_both_sections_take_what_is_there(pair, tmp_path):
         "2": "No acute disease.",
         "3": "Clear lungs.",
     }
+
+
+def test_the_views_of_a_study_share_its_uid(pair, tmp_path):
+    samples, _ = converted(pair, tmp_path, Choices(view="all"))
+    assert {name: sample["study_id"] for name, sample in samples.items()} == {
+        "1_IM-1": "1",
+        "1_IM-2": "1",
+        "3": "3",
+    }
+    assert samples["1_IM-1"]["context"] == {"indication": "Cough"}
 
 
 def test_the_image_check_counts_missing_files(pair, tmp_path):

@@ -237,7 +237,7 @@ def test_a_member_that_leads_out_of_the_zip_is_refused_and_writes_nothing(raw, b
 def test_other_members_are_counted(raw, build):
     add_member(raw, "files/p10/p10000000/s5.txt")
     add_member(raw, "LICENSE.txt")
-    assert "members of the zip that are no report: 2" in build(raw)[2]
+    assert "members of the zip that are not reports: 2" in build(raw)[2]
 
 
 def test_a_report_that_is_there_twice_is_refused(raw, build):

@@ -137,6 +137,27 @@ def test_a_number_is_an_id_and_a_missing_one_is_the_image_name(convert_annotatio
     assert [s["id"] for s in convert_annotation(content)[1]["train"]] == ["59999998", "a2"]
 
 
+def test_a_sample_carries_its_study_and_its_context(convert_annotation):
+    given = entry(study_id=50000001, indication="___F with cough", history="None")
+    sample = convert_annotation({"train": [given]})[1]["train"][0]
+    assert sample["study_id"] == "s50000001"
+    assert sample["context"] == {"indication": "F with cough"}
+    absent = entry("a2", study_id=float("nan"))
+    assert convert_annotation({"train": [absent]}, "--overwrite")[1]["train"][0]["study_id"] == "a2"
+
+
+def test_a_list_in_a_report_keeps_its_lines(convert_annotation):
+    report = "1. No effusion ___\n2. Cardiomegaly, which has\n increased."
+    sample = convert_annotation({"train": [entry(report=report)]})[1]["train"][0]
+    answer = sample["conversations"][1]["value"]
+    assert answer == "1. No effusion\n2. Cardiomegaly, which has increased."
+
+
+def test_an_annotation_with_a_byte_order_mark_is_read(convert_annotation):
+    content = "\ufeff" + json.dumps({"train": [entry()]})
+    assert [s["id"] for s in convert_annotation(content)[1]["train"]] == ["a1"]
+
+
 def test_unicode_is_written_as_it_is(convert_annotation, tmp_path):
     text = "Größe normal – keine Ergüsse. 心影正常。"
     _, written, _, _ = convert_annotation({"train": [entry(report=text)]})
@@ -164,7 +185,27 @@ def test_per_study_first_takes_the_first_image_that_exists(convert_annotation):
         {"train": [entry("study", image_path=paths)]}, "--per-study", "first"
     )
     assert [s["id"] for s in written["train"]] == ["a1"]
-    assert "skipped images, not the first of its entry (--per-study first): 1" in out
+    assert "skipped images, not the first of its study (--per-study first): 1" in out
+
+
+def test_per_study_first_takes_one_image_of_the_entries_of_a_study(convert_annotation):
+    # As `mimic_cxr build` writes them: an entry per image.
+    entries = [
+        entry("gone", study_id=50000001),
+        entry("a1", study_id=50000001),
+        entry("a2", study_id=50000001),
+        entry("a3", study_id="s50000002"),
+        entry("a4"),
+    ]
+    _, written, out, _ = convert_annotation({"train": entries}, "--per-study", "first")
+    assert [(s["id"], s["study_id"]) for s in written["train"]] == [
+        ("a1", "s50000001"),
+        ("a3", "s50000002"),
+        ("a4", "a4"),
+    ]
+    assert "no image left: not the first of its study (--per-study first): 1 (e.g. 'a2')" in out
+    _, written, _, _ = convert_annotation({"train": entries}, "--overwrite")
+    assert [s["id"] for s in written["train"]] == ["a1", "a2", "a3", "a4"]
 
 
 def test_a_repeated_entry_is_written_once_and_counted(convert_annotation):

@@ -9,7 +9,8 @@ import pytest
 
 from llava.command_line import STATUS, sigterm_unwinds
 from llava.data.conversion.command import run_command
-from llava.data.conversion.output import whole_file, write_splits
+from llava.data.conversion.output import write_splits
+from llava.store import whole_file
 
 
 def test_an_error_and_a_sigterm_leave_no_half_file_and_the_old_one_stays(tmp_path):

@@ -8,13 +8,9 @@ import pytest
 from llava.constants import ASSISTANT_PROMPT
 from llava.data.conversion.accounting import ConversionReport
 from llava.data.conversion.output import check_output, write_splits
-from llava.data.conversion.studies import (
-    Study,
-    convert,
-    human_turn,
-    image_name,
-    to_conversation,
-)
+from llava.data.conversion.per_image import convert
+from llava.data.conversion.study import Study, image_name, to_conversation
+from llava.data.prompt import human_turn
 
 REPORT = "The heart is of normal size. The lungs are clear."
 FILES = [f"{split}_llave_llada.json" for split in ("train", "val", "test")]
@@ -25,6 +21,8 @@ def test_a_sample_has_exactly_the_published_form():
     assert to_conversation("a1b2c3d4", image, REPORT, {"indication": "F with cough fever"}) == {
         "id": "a1b2c3d4",
         "image": image,
+        "study_id": "a1b2c3d4",
+        "context": {"indication": "F with cough fever"},
         "conversations": [
             {
                 "from": "human",
@@ -124,9 +122,9 @@ def test_an_interruption_while_renaming_never_mixes_two_conversions(tmp_path, mo
 
     monkeypatch.setattr(Path, "replace", replace_once)
     with pytest.raises(KeyboardInterrupt):
-        write_splits({"train": [{"id": "new"}]}, tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == [FILES[0]]
-    assert json.loads((tmp_path / FILES[0]).read_text()) == [{"id": "new"}]
+        write_splits({"test": [{"id": "new"}]}, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [FILES[2]]
+    assert json.loads((tmp_path / FILES[2]).read_text()) == [{"id": "new"}]
 
 
 def test_an_output_that_is_a_file_is_named(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from llava.constants import QUESTION
-from llava.data.conversion.whole_studies import role_of
+from llava.data.prompt import role_of
 from llava.data.samples.reading import load_entries
 
 CLEAR, FLUID = "The lungs are clear.", "Small left effusion."
@@ -59,6 +59,8 @@ def test_all_views_of_a_study_stand_in_one_question(whole_studies):
     assert sample == {
         "id": "s1",
         "image": [f"p10/s5/a{n}.jpg" for n in (1, 2, 3)],
+        "study_id": "s1",
+        "context": {"indication": "Cough"},
         "conversations": [
             {
                 "from": "human",
@@ -115,6 +117,7 @@ def test_the_latest_study_before_of_the_same_subject_is_shown_with_its_report(wh
         f"Frontal: <image>\nPrior frontal: <image>\n{QUESTION} "
         "Following clinical context: Indication: Fever Prior report: Report 2."
     )
+    assert by_id["s3"]["context"] == {"indication": "Fever", "prior_report": "Report 2."}
     assert by_id["s4"]["image"] == ["p10/s5/a4.jpg"]
 
 

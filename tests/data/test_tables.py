@@ -90,6 +90,39 @@ def test_chexpert_plus_takes_both_sections_and_all_views(plus):
     assert "Technique: Portable" in str(plus(PLUS, *flags)[1]["patient1_study2"])
 
 
+def test_the_views_of_a_study_of_chexpert_plus_share_its_name(plus):
+    _, samples, _, _ = plus(PLUS, "--no-image-check", "--view=all")
+    assert {name: sample["study_id"] for name, sample in samples.items()} == {
+        "train/patient1/study1/view1_frontal": "patient1_study1",
+        "view2_lateral": "patient1_study1",
+        "patient9_study1": "patient9_study1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("is normal.", "is  large."),
+        (",Cough,None,", ",Cough,Radiograph of 3/4/2011,"),
+        ("disease.,60", "disease. ,60"),
+    ],
+)
+def test_rows_of_a_study_with_other_texts_give_the_first_and_are_counted(plus, old, new):
+    first, second = PLUS.split("1,train", 1)
+    status, samples, out, _ = plus(f"{first}1,train{second.replace(old, new, 1)}")
+    assert status == 0
+    assert answers(samples)["patient1_study1"] == "The heart is normal."
+    assert samples["patient1_study1"]["context"] == {"history": "Cough"}
+    assert "studies whose rows differ in a text, the first row is taken: 1" in out
+
+
+def test_patients_without_a_name_are_not_one_patient(plus):
+    content = PLUS.replace(",patient1,", ",nan,").replace(",patient9,", ",nan,")
+    status, samples, _, _ = plus(content)
+    assert status == 0
+    assert {sample["split"] for sample in samples.values()} == {"train", "val"}
+
+
 def test_a_png_in_the_place_of_the_listed_jpeg_is_taken(plus, tmp_path):
     image = tmp_path / "valid/patient9/study1/view1_frontal.png"
     image.parent.mkdir(parents=True)
@@ -108,7 +141,7 @@ def test_a_png_in_the_place_of_the_listed_jpeg_is_taken(plus, tmp_path):
         ("70,valid", "70,holdout", "split is 'holdout'; the split names are"),
         ("valid/patient9/study1/", "", "path_to_image is 'view1_frontal.jpg'"),
         ("valid/patient9/study1/", "../../study1/", "leaves the image folder"),
-        (",,Cough,None,,", ",,Fever,None,,", "the rows of a study must agree"),
+        ("Lateral,,patient1", "Lateral,,patient2", "the rows of a study must agree"),
     ],
 )
 def test_a_broken_table_of_chexpert_plus_is_one_line(plus, old, new, message):
@@ -149,6 +182,47 @@ def test_a_jsonl_may_list_several_images_and_hold_context(rows):
     assert "no text under text: 1 (e.g. '8')" in out
 
 
+def test_rows_of_one_examination_share_its_study(rows):
+    content = "file,text,exam\na.png,Clear.,e1\nb.png,Clear.,e1\nc.png,Clear.,\n"
+    status, _, _, err = rows("t.csv", content, "--study-column=exam")
+    assert status == 2
+    assert "line 4, exam is ''; every row needs one" in err
+    content = content.replace("c.png,Clear.,", "c.png,Clear.,e2")
+    _, samples, _, _ = rows("t.csv", content, "--study-column=exam")
+    assert {name: s["study_id"] for name, s in samples.items()} == {
+        "a.png": "e1",
+        "b.png": "e1",
+        "c.png": "e2",
+    }
+    assert len({sample["split"] for sample in samples.values() if sample["study_id"] == "e1"}) == 1
+    _, samples, _, _ = rows("t.csv", content, "--study-column=exam", "--per-study=first")
+    assert samples.keys() == {"a.png", "c.png"}
+    _, samples, _, _ = rows("t.csv", content)
+    assert all(sample["study_id"] == name for name, sample in samples.items())
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(rows, name):
+    content = {
+        "t.csv": "file,text\na.png,Clear.\n",
+        "t.jsonl": '{"file": "a.png", "text": "Clear."}\n',
+        "t.json": '[{"file": "a.png", "text": "Clear."}]',
+    }[name]
+    status, samples, _, _ = rows(name, "\ufeff" + content)
+    assert status == 0
+    assert answers(samples) == {"a.png": "Clear."}
+
+
+def test_a_json_line_ends_at_a_newline_only(rows):
+    lines = [
+        {"file": "a.png", "text": "Clear.\u2028Big\x85Heart."},
+        {"file": "b.png", "text": "N."},
+    ]
+    content = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    _, samples, _, _ = rows("t.jsonl", content)
+    assert answers(samples) == {"a.png": "Clear. Big\nHeart.", "b.png": "N."}
+
+
 def test_without_a_split_column_a_patient_stays_in_one_split(rows):
     content = "file,text,who\n" + "".join(f"{n}.png,Clear {n}.,p{n // 3}\n" for n in range(300))
     _, samples, _, _ = rows("t.csv", content, "--patient-column=who")
@@ -169,14 +243,14 @@ def test_without_a_split_column_a_patient_stays_in_one_split(rows):
         ("t.csv", CSV.replace("p3", " "), ["--id-column=who"], "line 4, who is ' '; every row"),
         ("t.csv", CSV.replace("a.png", "/etc/a.png"), [], "is an absolute path"),
         ("t.csv", CSV.replace("c.png,B", "a.png,B"), ["--split-column=who"], "who is 'p1'"),
-        ("t.csv", b"\xff\xfe\x00", [], "not CSV in UTF-8"),
+        ("t.csv", b"\xff\xfe\x00", [], "t.csv is text in UTF-16; save it as UTF-8"),
         ("t.csv", b"\x1f\x8b\x08broken", [], "is damaged"),
-        ("t.jsonl", '{"file": "a.png", "text": "Clear."}\n{"file"', [], "t.jsonl, line 2: "),
-        ("t.jsonl", '{"file": "a.png"}\n', [], "line 1: no key 'text' (it has ['file'])"),
-        ("t.jsonl", '["a.png"]\n', [], "line 1: ['a.png'] is not a JSON object"),
-        ("t.jsonl", '{"file": 5, "text": "Clear."}\n', [], "line 1, file is 5 (int); it must be"),
+        ("t.jsonl", '{"file": "a.png", "text": "Clear."}\n{"file"', [], "(line 2, character 7)"),
+        ("t.jsonl", '{"file": "a.png"}\n', [], "entry 1: no key 'text' (it has ['file'])"),
+        ("t.jsonl", '["a.png"]\n', [], "entry 1: 'a.png' is not a JSON object"),
+        ("t.jsonl", '{"file": 5, "text": "Clear."}\n', [], "entry 1, file is 5 (int); it must be"),
         ("t.jsonl", '{"file": "a.png", "text": ["Clear."]}', [], "text is ['Clear.'] (list)"),
-        ("t.jsonl", "[" * 100_000, [], "t.jsonl, line 1: "),
+        ("t.jsonl", "[" * 100_000, [], "t.jsonl' is not JSON"),
     ],
 )  # fmt: skip
 def test_a_broken_table_names_file_line_and_value(rows, name, content, flags, message):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
-from llava.data.conversion.studies import human_turn
+from llava.data.prompt import human_turn
 from llava.eval.external_scores import ExternalScore, Found
 from llava.eval.page.figures import Statement, calibration, length_plot, statements, wilson
 from llava.eval.page.findings import (

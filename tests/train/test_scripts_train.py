@@ -106,7 +106,8 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path, tiny_backbones):
 @pytest.fixture(scope="module")
 def real_dataset(shared, tmp_path_factory) -> tuple[Path, Path]:
     """Real reports attached to real radiographs. Plumbing only: they are not the same patients."""
-    from llava.data.conversion.studies import human_turn, to_conversation
+    from llava.data.conversion.study import to_conversation
+    from llava.data.prompt import human_turn
 
     images = shared / "data" / "radiographs"
     names = [row["file"] for row in csv.DictReader((images / "radiographs.csv").open())]

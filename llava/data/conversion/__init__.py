@@ -1,1 +1,1 @@
-"""What all conversions share: studies, cleaning, the account of what was left out, the output."""
+"""What all conversions share: studies, cleaning, counts of what was left out, the output."""

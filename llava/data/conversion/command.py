@@ -1,9 +1,9 @@
-"""What the command lines of all conversions share: options, image files, counts, files.
+"""Share options, image lookup, counts and output between the command lines of conversions.
 
     source files -> a collection's reader -> Source -> run_conversion() -> three files
 
-Each collection (`mimic_cxr`, `iu_xray`, `chexpert_plus`, `table`) adds its own options and hands
-over a `Source`.
+Each collection (`mimic_cxr`, `iu_xray`, `chexpert_plus`, `rexgradient`, `padchest_gr`, `table`)
+adds its own options and hands over a `Source`.
 """
 
 import argparse
@@ -15,10 +15,11 @@ from pathlib import Path
 
 from llava.command_line import sigterm_unwinds
 from llava.data.conversion.accounting import ConversionReport
-from llava.data.conversion.cleaning import shown
+from llava.data.conversion.cleaning import join_sections, shown
 from llava.data.conversion.output import Conversation, check_output, write_splits
-from llava.data.conversion.studies import MISSING, Locate, Study, convert
-from llava.data.conversion.whole_studies import convert_studies
+from llava.data.conversion.per_image import convert
+from llava.data.conversion.per_study import convert_studies
+from llava.data.conversion.study import MISSING, PER_STUDY, Locate, Study
 from llava.images.loading import resolve_image_path
 
 SECTIONS = {
@@ -26,16 +27,16 @@ SECTIONS = {
     "impression": ("impression",),
     "both": ("findings", "impression"),
 }
-"""--section: the part of a report that is the answer."""
+"""--section -> the parts of a report that are the answer."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A collection as a conversion takes it.
+    """A collection, ready to be converted.
 
-    studies: read as they are asked for. locate: listed image -> path under the image root.
+    studies: read lazily. locate: listed image -> path under the image root.
     per_study: a sample for each of "all" images, for the "first" that exists, or one of
-    "all-views"; then `prior` adds the study before.
+    "all-views"; then `prior` adds the previous study.
     """
 
     studies: Iterable[Study]
@@ -47,12 +48,12 @@ class Source:
         if self.per_study == "all-views":
             return convert_studies(self.studies, self.locate, report, self.prior)
         if self.prior:
-            raise ValueError("--prior shows the study before: it needs --per-study all-views")
+            raise ValueError("--prior shows the previous study: it needs --per-study all-views")
         return convert(self.studies, self.locate, report, self.per_study)
 
 
 def add_options(parser: argparse.ArgumentParser, image_root: str) -> None:
-    """The options that every conversion has. image_root: help text, what the folder holds."""
+    """Add the options that every conversion has. image_root: help text, what the folder holds."""
     parser.add_argument("--image-root", type=Path, required=True, help=image_root)
     parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
     add_overwrite(parser, "replace the conversion that is in --output")
@@ -60,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, image_root: str) -> None:
         "--no-image-check",
         dest="image_check",
         action="store_false",
-        help="do not look whether each image file exists",
+        help="do not check that each image file exists",
     )
 
 
@@ -77,18 +78,37 @@ def add_section(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_per_study(parser: argparse.ArgumentParser, choices: Sequence[str] = PER_STUDY) -> None:
+    """Add --per-study; and --prior where whole studies are among the choices."""
+    whole = "; all-views: one sample per study, with an <image> for each of its views"
+    parser.add_argument(
+        "--per-study",
+        choices=choices,
+        default="all",
+        help="a sample for each image of a study (all, the default), or for the first that exists"
+        + (whole if "all-views" in choices else ""),
+    )
+    if "all-views" in choices:
+        parser.add_argument(
+            "--prior",
+            action="store_true",
+            help="with all-views: also show the subject's previous study, a frontal view and its "
+            "report",
+        )
+
+
 def chosen_report(text_of: Callable[[str], str], section: str) -> tuple[str, str | None]:
-    """(report, why there is none): the parts that `section` names, on one line.
+    """Return (report, why there is none) of the parts that `section` names.
 
     text_of: name of a part -> its cleaned text, "" where it says nothing.
     """
     parts = SECTIONS[section]
-    report = " ".join(filter(None, map(text_of, parts)))
+    report = join_sections(map(text_of, parts))
     return report, None if report else f"no text under {' or '.join(parts)}"
 
 
 def patients_apart(studies: Iterable[Study]) -> Iterator[Study]:
-    """The same studies. Raises ValueError when a subject that they name is in two splits."""
+    """Yield the same studies. Raises ValueError when a subject that they name is in two splits."""
     splits: dict[str, str] = {}
     for study in studies:
         known = splits.setdefault(study.subject, study.split) if study.subject else study.split
@@ -101,7 +121,7 @@ def patients_apart(studies: Iterable[Study]) -> Iterator[Study]:
 
 
 def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) -> int:
-    """Converts and writes; the exit status. source: opens the files, called after the checks."""
+    """Convert and write; return the exit status. source: opens the files, after the checks."""
 
     def command() -> None:
         check_output(arguments.output, arguments.overwrite)
@@ -116,10 +136,13 @@ def run_conversion(arguments: argparse.Namespace, source: Callable[[], Source]) 
     return run_command(command)
 
 
-def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> Locate:
-    """Listed image -> the first of its `forms` that is a file under `root`, else None.
+def locator(
+    root: Path, check: bool, forms: Callable[[str], Sequence[str]] = lambda image: [image]
+) -> Locate:
+    """Return a lookup: listed image -> the first of its `forms` that is a file under `root`.
 
-    Without `check` no file is looked for, and the first form is taken.
+    forms: the paths that a listed image may have; only itself by default. The lookup gives None
+    where there is no such file. Without `check` the first form is taken unseen.
     """
     if check and not root.is_dir():
         raise FileNotFoundError(f"--image-root {shown(str(root))} is not a folder")
@@ -127,6 +150,10 @@ def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> L
     def locate(image: str, entry: str) -> str | None:
         for form in forms(image):
             path = resolve_image_path(root, form, entry)
+            if "\\" in form:
+                raise ValueError(
+                    f"image {shown(form)} of entry {shown(entry)} has a backslash; write '/'"
+                )
             if not check or os.path.isfile(path):
                 return form
         return None
@@ -135,7 +162,7 @@ def locator(root: Path, check: bool, forms: Callable[[str], Sequence[str]]) -> L
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs a command line's work; what a user can get wrong becomes one line and exit status 2."""
+    """Run a command line's work; what a user can get wrong becomes one line and exit status 2."""
     try:
         with sigterm_unwinds():
             command()

@@ -1,4 +1,4 @@
-"""train, val, test: how source files spell them, and where a study goes when they say nothing."""
+"""Name the split of a study: from the spellings of source files, or by a hash."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ SPLIT_NAMES = {
 
 
 def split_name(value: object, where: str) -> str:
-    """train, val or test, from any of their spellings. Raises ValueError on another name."""
+    """Return train, val or test, from any of their spellings. Raises ValueError on another name."""
     split = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
     if split is None:
         others = ", ".join(name for name in SPLIT_NAMES if name not in SPLITS)
@@ -25,9 +25,9 @@ def split_name(value: object, where: str) -> str:
 
 
 def split_of(uid: str, seed: int) -> str:
-    """train, val or test with shares 0.7, 0.1 and 0.2, from a hash of the seed and the uid.
+    """Return train, val or test with shares 0.7, 0.1 and 0.2, from a hash of the seed and the uid.
 
-    So that a place depends neither on the order of the rows nor on which others there are.
+    The split of a uid depends neither on the order of the rows nor on which others there are.
     """
     digest = hashlib.sha256(f"{seed}:{uid}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64

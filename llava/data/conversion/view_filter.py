@@ -1,4 +1,4 @@
-"""Which views of a chest a conversion takes: what the readers of tables with a view share."""
+"""Choose the views that a conversion takes (`--view`)."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ VIEWS = {"frontal": ("frontal",), "all": ("frontal", "lateral")}
 
 
 def check_view(value: str, where: str) -> str:
-    """frontal or lateral, from any letter case. Raises ValueError on another view."""
+    """Return frontal or lateral, from any letter case. Raises ValueError on another view."""
     view = value.strip().lower()
     if view not in VIEWS["all"]:
         raise ValueError(f"{where} is {shown(value)}; it must be Frontal or Lateral")
@@ -19,7 +19,7 @@ def check_view(value: str, where: str) -> str:
 def views_apart(
     listed: Sequence[tuple[str, str]], choice: str
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The images of `listed` (image, view) that `choice` takes, and the others with the reason."""
+    """Return the images of `listed` (image, view) that `choice` takes, and the others with why."""
     wanted = VIEWS[choice]
     taken = tuple(image for image, view in listed if view in wanted)
     others = ((image, view) for image, view in listed if view not in wanted)

@@ -1,1 +1,1 @@
-"""A look at datasets before they are trained on."""
+"""Look at datasets before training on them."""

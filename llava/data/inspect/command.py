@@ -1,4 +1,4 @@
-"""A look at datasets before they are trained on: numbers, what splits share, twelve samples.
+"""Look at datasets before training: numbers, what splits share, twelve samples.
 
     python -m llava.data.inspect data/ --tokenizer Qwen3-folder --image-folder files/ \\
         --picture samples.png
@@ -28,9 +28,9 @@ _LINES = 16
 
 
 def open_datasets(paths: Sequence[Path], image_folder: Path | None) -> dict[str, "Sequence[Entry]"]:
-    """Name -> entries; a folder gives each of its three files that holds an entry.
+    """Return name -> entries; a folder gives each of its three files that has an entry.
 
-    Raises ValueError or FileNotFoundError on what is no dataset.
+    Raises ValueError or FileNotFoundError on what is not a dataset.
     """
     from llava.data.conversion.output import split_path
     from llava.data.conversion.splits import SPLITS
@@ -54,7 +54,7 @@ def report(
     count_tokens: Callable[[Sequence[str]], list[int]],
     canvas: int,
 ) -> tuple[str, bool]:
-    """(the text to print, whether no two datasets share a patient or an image)."""
+    """Return (the text to print, whether no two datasets share a patient or an image)."""
     from llava.data.inspect.statistics import summarise
     from llava.eval.labeler import label_report
 
@@ -67,7 +67,7 @@ def report(
 
 
 def draw_samples(entries: "Sequence[Entry]", path: Path, seed: int = 0) -> None:
-    """Twelve samples drawn at random: their first image, their question and their answer."""
+    """Draw twelve random samples: their first image, their question and their answer."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,7 +159,7 @@ def _caption(entry: "Entry") -> str:
 
 
 def _holds_entries(file: Path) -> bool:
-    """Whether a split of a folder is there and not empty, as the test split of some collections."""
+    """Whether a split of a folder exists and has entries; some collections have no test split."""
     from llava.data.samples.json_stream import read_list
 
     return file.is_file() and next(read_list(file), None) is not None
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.data.inspect",
         description="Counts, token lengths, findings, words of comparison, and what datasets "
-        "share. Exit status 1 when a patient or an image lies in two of them.",
+        "share. Exit status 1 when a patient or an image is in two of them.",
     )
     parser.add_argument(
         "datasets",

@@ -1,6 +1,6 @@
-"""What is in a dataset, in numbers: lengths, labels, phrases, and what two splits share.
+"""Summarise a dataset in numbers: lengths, labels, phrases, and what two splits share.
 
-`inspect` prints it. Everything is counted over entries (samples), as training will see them.
+`command` prints them. Everything is counted over entries (samples), as training will see them.
 """
 
 import re
@@ -57,7 +57,7 @@ class Summary:
 
 
 def summarise(entries: Sequence[Entry], count_tokens: TokenCounts, label: Label) -> Summary:
-    """Reads every entry once. Of a conversation of several turns, all questions, all answers."""
+    """Read every entry once; of several turns, all questions and all answers."""
     summary = Summary()
     for chunk in _chunks(entries):
         answers = [_said(entry, "gpt") for entry in chunk]
@@ -74,7 +74,7 @@ def summarise(entries: Sequence[Entry], count_tokens: TokenCounts, label: Label)
 
 
 def histogram(values: Sequence[int], width: int = 16, bar: int = 40) -> list[str]:
-    """Lines with the quantiles, and a bar for each range of `width` values."""
+    """Return lines with the quantiles, and a bar for each range of `width` values."""
     if not values:
         return ["  nothing"]
     ordered = sorted(values)
@@ -92,7 +92,7 @@ def histogram(values: Sequence[int], width: int = 16, bar: int = 40) -> list[str
 
 
 def shared(one: Summary, other: Summary) -> dict[str, list[str]]:
-    """What lies in both of two datasets: patients and images (each an error), and answers."""
+    """Return what two datasets share: patients and images (each an error), and answers."""
     return {
         "patients": sorted(one.patients & other.patients),
         "images": sorted(one.paths & other.paths),

@@ -4,9 +4,9 @@
         --metadata mimic-cxr-2.0.0-metadata.csv.gz --split mimic-cxr-2.0.0-split.csv.gz \\
         --output annotation_with_clinic_info.json
 
-`mimic_raw` reads the files, `sections` the reports; `mimic_cxr` converts what is written here. A
+`raw_files` reads the files, `sections` divides the reports, `convert` reads what is written here. A
 study is in, or out for a reason that is counted. The counts that PhysioNet and others published
-are printed beside the ones found.
+are printed next to the ones found.
 """
 
 import argparse
@@ -19,20 +19,21 @@ from pathlib import Path
 
 from llava.constants import CLINICAL_FIELDS
 from llava.data.conversion.accounting import ConversionReport, SplitCounts
-from llava.data.conversion.cleaning import present_text, unusable_because
+from llava.data.conversion.cleaning import unusable_because
 from llava.data.conversion.command import SECTIONS, add_overwrite, add_section, run_command
-from llava.data.conversion.output import check_free, whole_file
+from llava.data.conversion.output import check_free
 from llava.data.conversion.splits import SPLITS
-from llava.data.conversion.studies import IN_SKIPPED_ENTRY
+from llava.data.conversion.study import IN_SKIPPED_ENTRY
 from llava.data.mimic_cxr.marks import clean_context, clean_report
 from llava.data.mimic_cxr.raw_files import RawStudy, ReportArchive, check_subject, read_studies
 from llava.data.mimic_cxr.sections import Sections, parse_sections
+from llava.store import whole_file
 
 VIEWS = ("all", "frontal")
 PER = ("image", "study")
 FRONTAL = frozenset({"PA", "AP"})
 NO_SPLIT = "(none)"
-"""Where a study is counted that the split table does not name."""
+"""The row of the counts for studies that the split table does not name."""
 
 OFFICIAL = {
     "images": (368_960, 2_991, 5_159),
@@ -46,7 +47,7 @@ all views, findings."""
 
 @dataclass(frozen=True)
 class Choices:
-    """The command line's flags. headed_only: never a last paragraph for the report."""
+    """The command line's flags. headed_only: never take a last paragraph for the report."""
 
     section: str = "findings"
     views: str = "all"
@@ -56,7 +57,7 @@ class Choices:
 
 @dataclass
 class Build:
-    """A build in progress: what it takes, and what it has counted."""
+    """A build in progress: its sources, its choices and its counts."""
 
     studies: dict[str, RawStudy]
     archive: ReportArchive
@@ -72,7 +73,7 @@ class Build:
     places: Counter[str] = field(default_factory=Counter)
 
     def entries(self, split: str) -> Iterator[dict[str, object]]:
-        """The annotation entries of one split; every study of it is counted on the way."""
+        """Yield the annotation entries of one split; every study of it is counted on the way."""
         for name in sorted(n for n, study in self.studies.items() if study.split == split):
             yield from self._add(name, self.studies[name], split or NO_SPLIT)
 
@@ -100,7 +101,7 @@ class Build:
         return entries
 
     def _views(self, study: RawStudy, split: str) -> list[tuple[str, str]]:
-        """The images that --views takes; the others are counted."""
+        """Return the images that --views takes; the others are counted."""
         taken = []
         for image, view in study.images:
             if self.choices.views == "all" or view in FRONTAL:
@@ -127,7 +128,7 @@ class Build:
         return next((reason for t in content.values() if (reason := unusable_because(t))), None)
 
     def _count(self, study: RawStudy, split: str, report: bool, findings: bool) -> None:
-        """What the published counts are compared with; the same for all choices."""
+        """Count what published figures are compared with; the same for all choices."""
         frontal = sum(view in FRONTAL for _, view in study.images)
         self.found["images"][split] += len(study.images)
         self.found["studies with a report"][split] += report and bool(study.images)
@@ -165,8 +166,8 @@ class Build:
         ]
 
     def table(self) -> str:
-        """The counts that add up, where the reports stood, and the published counts."""
-        lines = [self.report.table(), "", "the report stood under:"]
+        """Return the counts that add up, where the reports were, and the published counts."""
+        lines = [self.report.table(), "", "the report was under:"]
         lines += [f"  {place}: {count} studies" for place, count in self.places.most_common()]
         row = "{:<30}" + " {:>18}" * 3
         lines += ["", row.format("found (published)", *SPLITS)]
@@ -174,7 +175,7 @@ class Build:
             pairs = [f"{self.found[name][s]} ({n})" for s, n in zip(SPLITS, published, strict=True)]
             lines.append(row.format(name, *pairs))
         if self.archive.others:
-            lines.append(f"members of the zip that are no report: {self.archive.others}")
+            lines.append(f"members of the zip that are not reports: {self.archive.others}")
         return "\n".join(lines)
 
 
@@ -186,7 +187,7 @@ def build(
     output: Path,
     choices: Choices,
 ) -> Build:
-    """Writes the annotation file, whole or not at all; what was counted.
+    """Write the annotation file, whole or not at all; return what was counted.
 
     Raises ValueError naming file, line and value on tables or a zip that cannot be used.
     """
@@ -214,9 +215,9 @@ def build(
 
 
 def _context(sections: Sections) -> dict[str, str]:
-    """The clinical fields that say something, and the examination, cleaned."""
+    """Return the clinical fields that say something, and the examination, cleaned."""
     texts = {
-        name: clean_context(present_text(sections.texts.get(name), name) or "")
+        name: clean_context(sections.texts.get(name, ""))
         for name in (*CLINICAL_FIELDS, "examination")
     }
     return {name: text for name, text in texts.items() if text}
@@ -227,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m llava.data.mimic_cxr build",
         description="Build annotation_with_clinic_info.json from PhysioNet's raw files of "
         "MIMIC-CXR. Zip and gz are read in place. Every study is in, or out for a reason that is "
-        "counted; published counts are printed beside the ones found.",
+        "counted; published counts are printed next to the ones found.",
     )
     for name, text in (
         ("--reports", "mimic-cxr-reports.zip"),

@@ -3,18 +3,17 @@
     python -m llava.data.mimic_cxr --annotation annotation_with_clinic_info.json \\
         --image-root mimic-cxr/files --output data/
 
-`python -m llava.data.mimic_cxr build` makes that file from PhysioNet's own (`build`). Copies
-from elsewhere differ a little, so it is read tolerantly where the meaning is clear, and refused
-where it is not:
+`python -m llava.data.mimic_cxr build` makes that file from PhysioNet's own. Copies from elsewhere
+differ a little, so it is read tolerantly where the meaning is clear, and refused where it is not:
 
 - a dictionary of splits, or a flat list whose entries name their `split`; `validate` is `val`;
 - clinical fields at the top of an entry or in a dictionary inside it, in any letter case;
 - null, NaN, "" and "None" mean that a field is absent;
 - `image_path` is text or a list, with or without the leading `files/`.
 
-What is cleaned: `___` (removed with what it was glued to), line breaks, and in the clinical fields
-the `//` and `?` that radiology requests are written with. A report keeps every other character: it
-is the answer that the scores are computed against.
+What is cleaned: `___` (removed with what it was glued to), line ends that only wrap a sentence,
+and in the clinical fields the `//` and `?` that radiology requests are written with. A report keeps
+every other character: it is the answer that the scores are computed against.
 """
 
 import argparse
@@ -26,39 +25,49 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llava.constants import CLINICAL_FIELDS
-from llava.data.conversion.cleaning import present_text, shown
-from llava.data.conversion.command import Source, add_options, locator, run_conversion
+from llava.data.conversion.cleaning import name_text, present_text, shown
+from llava.data.conversion.command import (
+    Source,
+    add_options,
+    add_per_study,
+    locator,
+    run_conversion,
+)
+from llava.data.conversion.rows import open_text
 from llava.data.conversion.splits import split_name
-from llava.data.conversion.studies import PER_STUDY, Locate, Study, image_name
+from llava.data.conversion.study import Locate, Study, image_name
 from llava.data.mimic_cxr.marks import clean_context, clean_report
 
 _FILES = "files"
 
 
 def read_annotation(path: Path, whole_studies: bool = False) -> Iterator[Study]:
-    """The entries of an annotation file, in its order; the module says what is accepted.
+    """Yield the entries of an annotation file, in its order; the module says what is accepted.
 
-    whole_studies: also read view_position, study_id, subject_id, study_date and study_time.
+    whole_studies: also read view_position, study_date and study_time.
     Raises ValueError naming the file, the entry, the field and the value on anything else.
     """
     for split, where, entry in _entries(_load_json(path), path):
         images = _images(entry.get("image_path"), f"{where}, 'image_path'")
         report = present_text(entry.get("report"), f"{where}, 'report'")
+        study = _name(entry, "study_id", where)
         yield Study(
             id=_entry_id(entry, images, where),
             split=split,
             images=images,
             report=clean_report(report or ""),
             context=_context(entry, where),
-            **(_place(entry, len(images), where) if whole_studies else {}),
+            study=f"s{study}" if study.isdecimal() else study,  # as in the paths: s50414267
+            subject=_name(entry, "subject_id", where),
+            **(_views_and_time(entry, len(images), where) if whole_studies else {}),
         )
 
 
 def image_locator(root: Path, check: bool) -> Locate:
-    """Listed image -> the path to write: with or without `files/`, whichever lies under `root`.
+    """Return a lookup: listed image -> its path under `root`, with or without `files/`.
 
-    Without `check` no image is looked for: all are written with `files/` when `root` has a folder
-    of that name, and without it otherwise.
+    Without `check` no image is looked for: all paths begin with `files/` when `root` has a folder
+    of that name, and none does otherwise.
     """
     prefixed = (root / _FILES).is_dir()
 
@@ -69,8 +78,8 @@ def image_locator(root: Path, check: bool) -> Locate:
     return locator(root, check, forms)
 
 
-def _place(entry: Mapping[str, object], images: int, where: str) -> dict[str, Any]:
-    """The fields of `Study` that say which study an entry is of, and what its images show."""
+def _views_and_time(entry: Mapping[str, object], images: int, where: str) -> dict[str, Any]:
+    """Return the fields of `Study` that say what the images of an entry show, and when."""
     views = entry.get("view_position") or []
     views = [views] if isinstance(views, str) else views
     if not isinstance(views, list) or (views and len(views) != images):
@@ -79,21 +88,16 @@ def _place(entry: Mapping[str, object], images: int, where: str) -> dict[str, An
         )
     return {
         "views": tuple(present_text(v, f"{where}, 'view_position'") or "" for v in views),
-        "study": _name(entry, "study_id", where),
-        "subject": _name(entry, "subject_id", where),
         "taken": _taken(entry, where),
     }
 
 
 def _name(entry: Mapping[str, object], key: str, where: str) -> str:
-    """A number or text of an entry; "" where it is absent."""
-    value = entry.get(key)
-    number = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if number else (present_text(value, f"{where}, {key!r}") or "").strip()
+    return name_text(entry.get(key), f"{where}, {key!r}")
 
 
 def _taken(entry: Mapping[str, object], where: str) -> str:
-    """Date and time so that later sorts behind earlier; "" without a date.
+    """Return date and time as text that sorts by time; "" without a date.
 
     As PhysioNet writes them: 21800506, and 94511.25 for 09:45:11 and a quarter of a second.
     """
@@ -113,13 +117,14 @@ def _load_json(path: Path) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"--annotation {shown(str(path))} does not exist or is not a file")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        with open_text(path) as file:
+            return json.load(file)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON in UTF-8: {error}") from error
 
 
 def _entries(content: object, path: Path) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """(split, the entry's place in words, entry) from either of the two shapes."""
+    """Yield (split, the entry's place in words, entry) from either of the two shapes."""
     if not isinstance(content, (dict, list)) or not content:
         raise ValueError(
             f"{path} holds {shown(content)}; it must be an object of splits "
@@ -140,7 +145,7 @@ def _entries(content: object, path: Path) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _entry_split(entry: Mapping[str, object], listed: str | None, where: str) -> str:
-    """The split of an entry: where it is listed, or what it says; never two different ones."""
+    """Return the split that an entry is listed under or names; both must agree."""
     said = entry.get("split")
     if listed and said is None:
         return listed
@@ -153,7 +158,7 @@ def _entry_split(entry: Mapping[str, object], listed: str | None, where: str) ->
 
 
 def _images(value: object, where: str) -> tuple[str, ...]:
-    """The listed images, without a leading `files/`: the locator puts it back where it belongs."""
+    """Return the listed images without a leading `files/`, which the locator adds if needed."""
     listed = value if isinstance(value, list) else [value] if present_text(value, where) else []
     images = []
     for index, image in enumerate(listed):
@@ -166,12 +171,12 @@ def _images(value: object, where: str) -> tuple[str, ...]:
 
 
 def _entry_id(entry: Mapping[str, object], images: Sequence[str], where: str) -> str:
-    """The entry's own id, else the name of its first image, else its place in the file."""
+    """Return the entry's own id, else the name of its first image, else its place in the file."""
     return _name(entry, "id", where) or (image_name(images[0]) if images else where)
 
 
 def _context(entry: Mapping[str, object], where: str) -> dict[str, str]:
-    """The clinical fields that are present: at the top of the entry, else in dictionaries in it."""
+    """Return the clinical fields at the top of the entry, else those in dictionaries inside it."""
     nested = [block for block in entry.values() if isinstance(block, dict)]
     context = {}
     for name in CLINICAL_FIELDS:
@@ -187,7 +192,7 @@ def _context(entry: Mapping[str, object], where: str) -> dict[str, str]:
 
 
 def _texts(block: Mapping[str, object], name: str, where: str) -> set[str]:
-    """The distinct cleaned texts under the keys of `block` that spell `name`, in any case."""
+    """Return the distinct cleaned texts under the keys of `block` that spell `name`."""
     given = [
         present_text(value, f"{where}, {key!r}")
         for key, value in block.items()
@@ -207,27 +212,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--annotation", type=Path, required=True, help="the annotation file")
     add_options(parser, "folder that the listed image paths start from (with or without files/)")
-    parser.add_argument(
-        "--per-study",
-        choices=PER_STUDY,
-        default="all",
-        help="of an entry with several images, take all (default) or the first that exists, a "
-        "sample each; all-views: one sample per study, with an <image> for each of its views",
-    )
-    parser.add_argument(
-        "--prior",
-        action="store_true",
-        help="with all-views: also show the subject's study before, a frontal view and its report",
-    )
+    add_per_study(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     if given[:1] == ["build"]:
-        from llava.data.mimic_cxr import build as mimic_build
+        from llava.data.mimic_cxr import build
 
-        return mimic_build.main(given[1:])
+        return build.main(given[1:])
     arguments = _parser().parse_args(given)
 
     def source() -> Source:

@@ -1,12 +1,12 @@
-"""PhysioNet's raw MIMIC-CXR files, read in place: the zip of reports and the gzipped tables.
+"""Read PhysioNet's raw MIMIC-CXR files in place: the zip of reports and the gzipped tables.
 
     mimic-cxr-reports.zip        files/p10/p10000032/s50414267.txt
     mimic-cxr-2.0.0-split        dicom_id, study_id, subject_id, split
     mimic-cxr-2.0.0-metadata     dicom_id, subject_id, study_id, ViewPosition, StudyDate, StudyTime
     mimic-cxr-2.0.0-chexpert     subject_id, study_id, a column for each finding
 
-`mimic_build` makes the annotation file of them. Nothing is ever unpacked to disk, and the three
-kinds of identifier must look as they do there: image paths are made of them.
+`build` makes the annotation file of them. Nothing is unpacked to disk, and the three kinds of
+identifier must look as they do there: image paths are made of them.
 """
 
 import re
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.data.conversion.cleaning import shown
-from llava.data.conversion.csv_rows import read_rows
+from llava.data.conversion.rows import read_rows
 from llava.data.conversion.splits import split_name
 
 LARGEST_REPORT = 1_000_000
@@ -34,7 +34,7 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runti
 
 @dataclass(slots=True)
 class RawStudy:
-    """What the tables say of a study. images: (dicom_id, view) in the order of the metadata."""
+    """A study in the tables. images: (dicom_id, view) in the order of the metadata."""
 
     subject: str
     split: str = ""
@@ -45,7 +45,7 @@ class RawStudy:
 
 
 def read_studies(metadata: Path, split: Path, chexpert: Path | None) -> dict[str, RawStudy]:
-    """study_id -> study, for every study that one of the tables names.
+    """Return study_id -> study, for every study that one of the tables names.
 
     Raises ValueError naming the file, the line, the column and the value on a broken table, and
     where two rows disagree on a study's subject or split.
@@ -85,7 +85,9 @@ class ReportArchive:
         try:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is no whole zip file: {error}; download it again") from error
+            raise ValueError(
+                f"{path} is not a whole zip file: {error}; download it again"
+            ) from error
         self.others = 0
         self._members = dict(self._reports())
 
@@ -96,13 +98,13 @@ class ReportArchive:
         self._zip.close()
 
     def subjects(self) -> Iterator[tuple[str, str]]:
-        """(study_id, subject_id) of every report, in the order of the zip."""
+        """Yield (study_id, subject_id) of every report, in the order of the zip."""
         return ((study, subject) for study, (_, subject) in self._members.items())
 
     def read(self, study: str) -> tuple[str, str | None]:
-        """(the report's text, None), or ("", why it cannot be used).
+        """Return (the report's text, None), or ("", why it cannot be used).
 
-        Raises ValueError on a member that is damaged: the download is not whole.
+        Raises ValueError on a damaged member: the download is not whole.
         """
         if study not in self._members:
             return "", "no report in the zip"
@@ -117,12 +119,12 @@ class ReportArchive:
                 "download the file again"
             ) from error
         try:
-            return content.decode("utf-8"), None
+            return content.decode("utf-8-sig"), None
         except UnicodeDecodeError:
             return "", "report is not text in UTF-8"
 
     def _reports(self) -> Iterator[tuple[str, tuple[zipfile.ZipInfo, str]]]:
-        """study -> (member, subject); members that are no report are counted in `others`."""
+        """Yield (study, (member, subject)); other members are counted in `others`."""
         found = set()
         for member in self._zip.infolist():
             name = member.filename
@@ -171,7 +173,7 @@ def _dicom(row: dict[str, str], where: str) -> str:
 
 
 def _labels(row: dict[str, str], where: str) -> dict[str, int]:
-    """finding -> 1, 0 or -1 (uncertain); a blank cell means not mentioned."""
+    """Return finding -> 1, 0 or -1 (uncertain); a blank cell means not mentioned."""
     labels = {}
     for name, cell in row.items():
         if name in _KEYS or not cell.strip():

@@ -1,11 +1,11 @@
-"""A radiology report's text -> its sections, by the headings that MIMIC-CXR's reports carry.
+"""Divide a radiology report into its sections, by the headings of MIMIC-CXR's reports.
 
-A heading stands at the start of a line and ends in a colon: FINDINGS, FINDINGS AND IMPRESSION,
+A heading is at the start of a line and ends in a colon: FINDINGS, FINDINGS AND IMPRESSION,
 CONCLUSION, REASON FOR EXAM, CLINICAL HISTORY, COMPARISONS, and so on, in capitals or in the usual
-mixed case, misspelt by a letter or two. Capitals that name no section (LUNGS:, HEART:) stay in the
-text they divide. The read in capitals above FINAL REPORT and addenda below it are left out.
+mixed case, misspelt by a letter or two. Capitals that do not name a section (LUNGS:, HEART:) stay
+in the text they divide. The first read above FINAL REPORT and addenda below it are left out.
 
-A clinical section is its first paragraph. Paragraphs behind it have no heading: they may be the
+A clinical section is its first paragraph. Paragraphs after it have no heading: they may be the
 report, which must never be shown to the model as context.
 """
 
@@ -46,7 +46,7 @@ _SPELLINGS = {
 _SECTION_OF = {word: section for section, words in _SPELLINGS.items() for word in words}
 _LONG = [word for word in _SECTION_OF if len(word) > 6]
 _PLAIN = frozenset(("FOR", "OF", "AND", "TYPE", "INFORMATION", "DATA", "READ"))
-"""Words that a heading in mixed case may hold beside those of the table."""
+"""Words that a heading in mixed case may have in addition to those of the table."""
 _VIEW_WORDS = frozenset(
     (
         *("CHEST", "VIEW", "VIEWS", "RADIOGRAPH", "RADIOGRAPHS", "RADIOGRAPHY", "PORTABLE"),
@@ -59,7 +59,7 @@ _VIEW_WORDS = frozenset(
 class Sections:
     """texts: section -> its text, paragraphs and all; only those that say something.
 
-    view: what stands under a heading such as PORTABLE CHEST RADIOGRAPH.
+    view: the text under a heading such as PORTABLE CHEST RADIOGRAPH.
     last_paragraph: the last one without a heading.
     """
 
@@ -68,10 +68,10 @@ class Sections:
     last_paragraph: str = ""
 
     def report(self, wanted: tuple[str, ...]) -> tuple[str, str]:
-        """(text, where it stood) of the report: the `wanted` sections that exist.
+        """Return (text, where it was) of the report: the `wanted` sections that exist.
 
-        Without a heading of a report, the text under a view's heading stands in for findings, and
-        the last paragraph for the whole report; where it stood then says so. ("", "") without one.
+        Without a heading of a report, the text under a view's heading is taken for the findings,
+        else the last paragraph for the whole report; the second value says so. ("", "") for none.
         """
         found = {name: self.texts[name] for name in wanted if name in self.texts}
         if found:
@@ -84,7 +84,7 @@ class Sections:
 
 
 def parse_sections(text: str) -> Sections:
-    """The sections of one report as it lies in its file. Never fails: no heading, no section."""
+    """Return the sections of one report file. Never fails: no heading, no section."""
     texts: dict[str, list[str]] = {}
     loose: list[str] = []
     pieces = list(_pieces(text.replace("\r\n", "\n")))
@@ -92,7 +92,7 @@ def parse_sections(text: str) -> Sections:
     for kind, body in pieces:
         paragraphs = [part.strip() for part in _PARAGRAPH.split(body) if part.strip(" \t\n_")]
         if kind in CONTEXT_SECTIONS or kind is None:
-            # Behind an empty line under an empty heading may stand findings without their own.
+            # After an empty line under an empty heading may be findings without their own.
             own = kind is not None and (headed or not _EMPTY.match(body))
             loose += paragraphs[int(own) :]
             paragraphs = paragraphs[: int(own)]
@@ -107,7 +107,7 @@ def parse_sections(text: str) -> Sections:
 
 
 def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
-    """(section, text) from heading to heading, in order; None stands before the first."""
+    """Yield (section, text) from heading to heading, in order; None before the first."""
     begin = _START.search(text)
     kind, start = None, begin.end() if begin else 0
     for heading in _HEADING.finditer(text, start):
@@ -121,9 +121,9 @@ def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
 
 @lru_cache(maxsize=4096)
 def _section_of(name: str, strict: bool) -> str | None:
-    """The section that a heading opens, or None where it is no heading of a section.
+    """Return the section that a heading opens, or None where it is not a section's heading.
 
-    strict: the place is no proof of a heading, so that only the plainest names are taken.
+    strict: the place does not prove a heading, so that only the plainest names are taken.
     """
     words = re.findall(r"[A-Z]+", name.upper())
     sections = {_spelt(word) for word in words if not strict} | set(map(_SECTION_OF.get, words))
@@ -140,7 +140,7 @@ def _section_of(name: str, strict: bool) -> str | None:
 
 
 def _spelt(word: str) -> str | None:
-    """The section of a word that is misspelt by a letter or two: FIDNINGS, IMPRESSON."""
+    """Return the section of a word that is misspelt by a letter or two: FIDNINGS, IMPRESSON."""
     if len(word) < 6 or word in _VIEW_WORDS:
         return None
     near = difflib.get_close_matches(word, _LONG, n=1, cutoff=0.85)

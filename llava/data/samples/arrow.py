@@ -1,15 +1,14 @@
-"""Entries of a long file as a memory-mapped Arrow table, read by `datasets`.
+"""Keep the entries of a long file in a memory-mapped Arrow table, read by `datasets`.
 
-    train_llave_llada.json -> .train_llave_llada.json.arrow (beside it) -> EntryTable
+    train_llave_llada.json -> .train_llave_llada.json.arrow (same folder) -> EntryTable
 
 The table is written once, marked with the SHA-256 of the JSON file, and then shared by all
 processes: a worker maps the pages it reads instead of holding Python objects for every entry. It
-holds report text, so it lies where the JSON lies. Where that folder cannot be written, the table
-is kept in memory, still without Python objects.
+holds report text, so it stays in the folder of the JSON. Where that folder cannot be written, the
+table is kept in memory, still without Python objects.
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -21,6 +20,7 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from llava.data.samples.entry import Entry, read_entries
+from llava.store import partial_path
 
 _BATCH = 2000
 _TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
@@ -29,8 +29,9 @@ _COLUMNS = [
     ("images", pa.list_(pa.string())),
     ("messages", pa.list_(_TURN)),
     ("study_id", pa.string()),
+    ("context", pa.list_(pa.list_(pa.string()))),
 ]
-_MARK = b"sha256 of the JSON, format 1"
+_MARK = b"sha256 of the JSON, format 2"
 
 
 class EntryTable(Sequence[Entry]):
@@ -57,11 +58,12 @@ class EntryTable(Sequence[Entry]):
             image_folder=self._image_folder,
             source=self._source,
             study_id=row["study_id"],
+            context=tuple((name, text) for name, text in row["context"]),
         )
 
 
 def load_table(path: Path, image_folder: str | Path | None) -> EntryTable:
-    """The entries of the JSON file `path`; its table is written first where there is none yet.
+    """Return the entries of the JSON file `path`; its table is written first if there is none.
 
     Raises ValueError as `read_entries` does.
     """
@@ -78,7 +80,7 @@ def load_table(path: Path, image_folder: str | Path | None) -> EntryTable:
 
 
 def _check_folder(rows: Dataset, path: Path, image_folder: str | Path | None) -> EntryTable:
-    """Whether an image folder is needed is not the table's to know: it serves any."""
+    """Refuse entries with images without a folder; the table itself serves any folder."""
     table = EntryTable(rows, str(image_folder or ""), str(path))
     if image_folder is None:
         with_images = next((row for row in table if row.images), None)
@@ -90,7 +92,7 @@ def _check_folder(rows: Dataset, path: Path, image_folder: str | Path | None) ->
 
 
 def _mark_of(place: Path) -> bytes | None:
-    """The digest that a table was written for; None where there is no table that can be read."""
+    """Return the digest that a table was written for; None without a readable table."""
     try:
         with pa.memory_map(str(place)) as source:
             return (pa.ipc.open_stream(source).schema.metadata or {}).get(_MARK)
@@ -99,8 +101,8 @@ def _mark_of(place: Path) -> bytes | None:
 
 
 def _write_table(path: Path, place: Path, digest: bytes) -> None:
-    """Written beside its place and renamed: there is a whole table, or none."""
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    """Write under another name, then rename: there is a whole table, or none."""
+    partial = partial_path(place)
     schema = pa.schema(_COLUMNS, metadata={_MARK: digest})
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -120,8 +122,5 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     # Any folder will do: it is not kept, and entries with images are refused without one.
     entries = read_entries(path, image_folder="")
     while chunk := list(islice(entries, _BATCH)):
-        rows = [
-            {"id": e.id, "images": e.images, "messages": e.messages, "study_id": e.study_id}
-            for e in chunk
-        ]
+        rows = [{name: getattr(entry, name) for name, _ in _COLUMNS} for entry in chunk]
         yield pa.RecordBatch.from_pylist(rows, schema=pa.schema(_COLUMNS))

@@ -1,7 +1,7 @@
-"""Entries -> samples -> batches: what the trainer reads; `entries` reads the files.
+"""Turn entries into samples and samples into batches, for the trainer.
 
 A sample is token ids, labels and the pixel values of its images; what does not fit is an error
-that names the entry. Nothing is cut, replaced or skipped.
+that names the entry. Nothing is cut, replaced or skipped. `reading` gives the entries.
 """
 
 import random
@@ -26,7 +26,7 @@ FILLS = ("canvas", "random", "tight")
 
 @dataclass(frozen=True)
 class AnswerFill:
-    """How the canvas behind the answer is filled with <|endoftext|>, so that the model ends it.
+    """How the canvas after the answer is filled with <|endoftext|>, so that the model ends it.
 
     canvas: up to `canvas` positions, as the answer is decoded. random: a random share of that,
     the same for a sample in every epoch. tight: one. A longer answer always gets one.
@@ -43,7 +43,7 @@ class AnswerFill:
             raise ValueError(f"answer_canvas={self.canvas} is not positive; try 128")
 
     def count(self, answer_length: int, index: int) -> int:
-        """Number of fill tokens for sample `index` with `answer_length` targets."""
+        """Return the number of fill tokens for sample `index` with `answer_length` targets."""
         room = max(1, self.canvas - answer_length)
         if self.policy == "canvas":
             return room
@@ -61,7 +61,7 @@ class ReportDataset(Dataset):
 
     layout: the model's, how images become views and how many tokens they take; None where no entry
     has an image. max_length: longest sample in tokens. dropout: of clinical context, for training.
-    views_of: what stands for an entry's images in its sample; `pixels_of` when absent.
+    views_of: gives an entry's images as its sample holds them; `pixels_of` when absent.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class ReportDataset(Dataset):
         return len(self.entries)
 
     def set_epoch(self, epoch: int) -> None:
-        """What is drawn anew in every epoch is drawn for this one from now on, in this process."""
+        """Draw context dropout for this epoch from now on, in this process."""
         self.epoch = epoch
 
     def text_lengths(self) -> list[int]:
-        """Characters of each entry, plus what its images take: for grouping similar samples."""
+        """Return the characters of each entry, its images included, to group similar samples."""
         image = 4 * self.layout.side**2 if self.layout else 0  # about 4 characters a token
         return [
             sum(len(turn["value"]) for turn in entry.messages) + image * len(entry.images)
@@ -112,7 +112,7 @@ class ReportDataset(Dataset):
         }
 
     def pixels_of(self, entry: Entry) -> dict[str, Tensor | None]:
-        """The pixel values of an entry's images (V, 3, H, W), and the pictures' sizes (I, 2)."""
+        """Return the pixel values of an entry's images (V, 3, H, W) and the image sizes (I, 2)."""
         pictures = [load_image(path, entry.image_folder, entry.id) for path in entry.images]
         images = None
         if pictures:
@@ -136,15 +136,11 @@ class ReportDataset(Dataset):
         return encoded
 
     def _messages(self, entry: Entry, index: int) -> Sequence[dict[str, str]]:
-        """The turns of an entry, the human ones with the context that this epoch leaves them."""
+        """Return the turns of an entry, the first with the context that this epoch leaves it."""
         if self.dropout is None:
             return entry.messages
-        return [
-            m | {"value": self.dropout.apply(m["value"], self.epoch, index, turn)}
-            if m["from"] == "human"
-            else m
-            for turn, m in enumerate(entry.messages)
-        ]
+        kept = self.dropout.kept(entry.context, self.epoch, index)
+        return [{"from": "human", "value": entry.question(kept)}, *entry.messages[1:]]
 
 
 @dataclass(frozen=True)

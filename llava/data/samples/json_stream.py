@@ -1,6 +1,8 @@
-"""A JSON list from a file, an element at a time: a long one never lies in memory whole.
+"""Read a JSON list, or JSON lines, an element at a time: a long file is never in memory whole.
 
-First step of `entries.load_entries` and of `resize`, whose files hold up to 370,000 entries.
+First step of `entry.read_entries`, `resize` and `llava.writing.items`; files have up to 370,000
+entries. Not `ijson`: it refuses NaN, turns half a surrogate pair into "?", takes memory with the
+square of the nesting, and its errors name no place.
 """
 
 import json
@@ -11,31 +13,35 @@ from typing import TextIO
 
 BLOCK = 1 << 20
 """Characters read at once; more where one element is longer."""
+JSON_LINES = (".jsonl", ".ndjson")
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
 def read_list(path: Path) -> Iterator[object]:
-    """The elements of the JSON list in `path`, in order.
+    """Yield the elements of the JSON list, or the lines of the JSON-lines file, in order.
 
-    Raises ValueError naming the file and the place when it is not JSON in UTF-8, or not a list.
+    Lines end at "\\n" only. Raises ValueError naming the file and the place when it is not JSON in
+    UTF-8, or neither a list nor lines.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
             window = _Window(file)
             if window.peek() == "[":
                 yield from _elements(window)
+            elif _is_lines(path):
+                yield from _lines(path)
             else:
                 _refuse(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (_NotJsonError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"dataset {str(path)!r} is not JSON: {error}") from error
 
 
 def _elements(window: "_Window") -> Iterator[object]:
-    window.take()
+    window.at += 1
     if window.peek() == "]":
-        window.take()
+        window.at += 1
     else:
         sign = ","
         while sign == ",":
@@ -43,29 +49,59 @@ def _elements(window: "_Window") -> Iterator[object]:
             yield window.value()
             sign = window.peek()
             if sign not in ("]", ","):
-                raise window.error("expected ',' or ']' behind an element")
-            window.take()
+                raise window.error("expected ',' or ']' after an element")
+            window.at += 1
     if window.peek():
-        raise window.error("text behind the list")
+        raise window.error("text after the list")
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether the file has an object per line: by its name, or by its first two lines."""
+    if path.suffix.lower() in JSON_LINES:
+        return True
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        first, second = (next(filter(str.strip, file), "") for _ in range(2))
+    try:
+        return isinstance(json.loads(first), dict) and second.lstrip().startswith("{")
+    except ValueError:
+        return False
+
+
+def _lines(path: Path) -> Iterator[object]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    place = f"line {number}, character {error.pos}"
+                    raise _NotJsonError(f"{error.msg} ({place})") from error
 
 
 def _refuse(path: Path) -> None:
-    """Says what the file is instead of a list: another JSON value, or no JSON at all."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Say what the file is instead of a list: another JSON value, or not JSON at all."""
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     raise ValueError(
         f"dataset {str(path)!r} is a JSON {type(content).__name__}, not a list of entries; "
         "convert it with python -m llava.data.mimic_cxr"
     )
 
 
+class _NotJsonError(ValueError):
+    """What is wrong, with its place in the file."""
+
+
 class _Window:
-    """The part of a text file that is being looked at; it grows as far as a value needs."""
+    """The part of a text file in memory; it grows as far as an element needs.
+
+    at: index in `text` of what comes next. before: characters of the file before `text`.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.text, self.at, self.before = file, "", 0, 0
 
     def peek(self) -> str:
-        """The next character that is not whitespace, left in place; "" at the end of the file."""
+        """Return the next character that is not blank, left in place; "" at the end of the file."""
         while True:
             space = _SPACE.match(self.text, self.at)
             assert space is not None
@@ -75,11 +111,8 @@ class _Window:
             if not self._read_on():
                 return ""
 
-    def take(self) -> None:
-        self.at += 1
-
     def value(self) -> object:
-        """The JSON value that begins here."""
+        """Return the JSON value that begins here."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
@@ -94,10 +127,10 @@ class _Window:
 
     def error(self, message: str, position: int | None = None) -> ValueError:
         place = self.before + (self.at if position is None else position)
-        return json.JSONDecodeError(f"{message} (character {place} of the file)", "", 0)
+        return _NotJsonError(f"{message} (character {place} of the file)")
 
     def _read_on(self) -> bool:
-        """Doubles what is not taken yet, so that a long value is tried a few times only."""
+        """Double what is not taken yet, so that a long value is tried a few times only."""
         block = self.file.read(max(BLOCK, len(self.text) - self.at))
         if block:
             self.text, self.before, self.at = self.text[self.at :] + block, self.before + self.at, 0

@@ -1,11 +1,11 @@
-"""A YAML that lists datasets -> which file, which image folder, and how much of each.
+"""Read a YAML that lists datasets: which files, which image folders, how much of each.
 
     datasets:
       - json_path: train_llave_llada.json    # relative to the YAML's own folder
         image_folder: mimic_cxr/files
         sampling: random:20%
 
-`entries.load_entries` reads the files; training and evaluation take the same YAML.
+`reading.load_entries` reads the files; training and evaluation take the same YAML.
 """
 
 import math
@@ -42,7 +42,7 @@ class Sampling:
     amount: float = 1.0
 
     def rows(self, count: int, seed: str) -> Sequence[int]:
-        """The rows to take of `count`, in the order of the file; the same for the same seed.
+        """Return the rows to take of `count`, in the order of the file; the same for a seed.
 
         A share is rounded up, so that it is never empty, and a larger random share holds the
         smaller one. Weight 2.5 takes all rows twice and a random half of them once more.
@@ -72,7 +72,7 @@ def is_mixture(path: Path) -> bool:
 
 
 def parse_sampling(value: object, where: str) -> Sampling:
-    """`all`, `first:10%`, `random:20%`, `weight:2.5` or the bare number."""
+    """Parse `all`, `first:10%`, `random:20%`, `weight:2.5` or the bare number."""
     text = str(value).strip().lower()
     if text == "all":
         return Sampling()
@@ -88,7 +88,7 @@ def parse_sampling(value: object, where: str) -> Sampling:
 
 
 def read_mixture(path: Path) -> list[Part]:
-    """The datasets of a YAML; their paths are relative to its own folder.
+    """Return the datasets of a YAML; their paths are relative to its own folder.
 
     Raises ValueError naming the file, the place, the key and the remedy.
     """
@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"dataset {str(path)!r} does not exist; check data_path")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is not YAML: {error}") from error
 

@@ -1,8 +1,8 @@
-"""Conversations on disk -> entries: the one reader of training, evaluation and inspection.
+"""Load conversations from disk: the one reader of training, evaluation and inspection.
 
     JSON, or a YAML that lists several -> load_entries() -> a sequence of `Entry` -> `dataset`
 
-A short file becomes a list of entries, a long one a memory-mapped table (`entry_table`), so that
+A short file becomes a list of entries, a long one a memory-mapped table (`arrow`), so that
 hundreds of thousands of entries cost neither minutes nor gigabytes in every process.
 """
 
@@ -23,7 +23,7 @@ TABLE_BYTES = 32 * 2**20
 def load_entries(data_path: str | Path, image_folder: str | Path | None = None) -> Sequence[Entry]:
     """Read a conversations JSON, or a YAML that lists several with their image folders.
 
-    image_folder: of a JSON; a YAML names its own, and giving one beside it is an error.
+    image_folder: of a JSON; a YAML names its own, and giving both is an error.
     Raises ValueError or FileNotFoundError naming file, entry, field, value and remedy.
     """
     path = Path(data_path)

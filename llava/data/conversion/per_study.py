@@ -1,40 +1,29 @@
-"""Whole studies as samples: every view of a study, and the study before it, in one question.
+"""Make one sample of a whole study: every view of it, and on request the study before it.
 
     entries of an annotation -> studies -> one conversation each, an <image> for every view
 
-`records.convert` asks a question for each image; this is `--per-study all-views`, with `--prior`
-on request. Entries that name the same study are put together. The counts are those of `records`:
-an entry is in a sample or skipped for a reason, and so is an image.
+This is `--per-study all-views`, with `--prior`. Entries that name the same study are put together.
+The counts are those of `per_image`: an entry is in a sample or skipped for a reason, and so is an
+image.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llava.data.conversion.accounting import SPLITS, ConversionReport
+from llava.data.conversion.accounting import ConversionReport
 from llava.data.conversion.cleaning import shown
 from llava.data.conversion.output import Conversation
-from llava.data.conversion.studies import (
-    IN_SKIPPED_ENTRY,
+from llava.data.conversion.splits import SPLITS
+from llava.data.conversion.study import (
     MISSING,
     REPEATED,
     Locate,
     Study,
-    human_turn,
-    problem_of,
+    count_entry,
+    to_conversation,
 )
-
-_ROLES = {
-    "Frontal": ("PA", "AP", "FRONTAL", "AP AXIAL", "PA LLD", "PA RLD", "AP LLD", "AP RLD"),
-    "Lateral": ("LATERAL", "LL", "XTABLE LATERAL"),
-}
-"""The word before an image -> the view positions that it stands for, as MIMIC-CXR writes them."""
-
-
-def role_of(view: str) -> str:
-    """The word before an image; "View" for a position that is neither frontal nor lateral."""
-    name = " ".join(view.upper().split())
-    return next((role for role, positions in _ROLES.items() if name in positions), "View")
+from llava.data.prompt import role_of
 
 
 @dataclass
@@ -57,7 +46,7 @@ class _Whole:
         return self.entries[0].taken
 
     def first_view(self) -> tuple[str, str]:
-        """(path, role) of the image that stands for the study when it is the prior one."""
+        """Return (path, role) of the image that represents the study when it is the prior one."""
         frontal = (pair for pair in self.images.items() if pair[1] == "Frontal")
         return next(frontal, next(iter(self.images.items())))
 
@@ -65,7 +54,7 @@ class _Whole:
 def convert_studies(
     studies: Iterable[Study], locate: Locate, report: ConversionReport, prior: bool = False
 ) -> dict[str, list[Conversation]]:
-    """Entries -> the conversations of each split, one per study; `report` counts the rest.
+    """Return the conversations of each split, one per study; `report` counts the rest.
 
     prior: also show the latest earlier study of the same subject in the same split, a frontal view
     of it and its report. Raises ValueError where entries of a study contradict each other, and
@@ -80,11 +69,11 @@ def convert_studies(
 
 
 def _put_together(studies: Iterable[Study]) -> Iterator[_Whole]:
-    """The entries by study; one that names no study is a study of its own."""
+    """Yield the entries by study; one that names no study is a study of its own."""
     found: dict[tuple[str, str], _Whole] = {}
     for number, entry in enumerate(studies):
         name = entry.study or f"{entry.id}\0{number}"
-        title = f"s{entry.study}" if entry.study else entry.id
+        title = entry.study or entry.id
         found.setdefault((entry.split, name), _Whole(title, entry.split, [])).entries.append(entry)
     _check_names(found.values())
     return iter(found.values())
@@ -102,33 +91,27 @@ def _check_names(wholes: Iterable[_Whole]) -> None:
 
 
 def _use(whole: _Whole, locate: Locate, report: ConversionReport) -> bool:
-    """Takes what can be used of the entries, counts all of them; whether there is a sample."""
-    counts, split = report.splits[whole.split], whole.split
-    problems = [problem_of(entry) for entry in whole.entries]
-    for entry, problem in zip(whole.entries, problems, strict=True):
-        counts.entries += 1
-        counts.images += len(entry.images) + len(entry.set_aside)
-        for image, reason in entry.set_aside:
-            report.skip_image(split, reason, image)
+    """Take what can be used of the entries, count all of them; return if there is a sample."""
+    kept = []
+    for entry in whole.entries:
+        problem = count_entry(entry, report)
         if problem:
-            report.skip_entry(split, problem, entry.id)
-            for image in entry.images:
-                report.skip_image(split, IN_SKIPPED_ENTRY, image)
+            report.skip_entry(whole.split, problem, entry.id)
         else:
+            kept.append(entry)
             _agree(whole, entry)
             _locate_images(whole, entry, locate, report)
-    kept = [entry for entry, problem in zip(whole.entries, problems, strict=True) if not problem]
-    if not whole.images:
-        for entry in kept:
-            report.skip_entry(split, f"no image left: {MISSING}", entry.id)
-        return False
-    counts.converted += len(kept)
-    counts.samples += len(whole.images)
-    return True
+    for entry in kept:
+        if whole.images:
+            report.use_entry(whole.split, entry.remark, entry.id)
+        else:
+            report.skip_entry(whole.split, f"no image left: {MISSING}", entry.id)
+    report.splits[whole.split].samples += len(whole.images)
+    return bool(whole.images)
 
 
 def _agree(whole: _Whole, entry: Study) -> None:
-    """Adds an entry's texts to its study; ValueError where they are not those of the others."""
+    """Add an entry's texts to its study; ValueError where they differ from the others'."""
     given = {"report": entry.report, "subject": entry.subject, "date": entry.taken, **entry.context}
     first = whole.entries[0]
     before = {"report": whole.report, "subject": first.subject, "date": first.taken}
@@ -154,7 +137,7 @@ def _locate_images(whole: _Whole, entry: Study, locate: Locate, report: Conversi
 
 
 def _earlier(wholes: Sequence[_Whole]) -> Mapping[tuple[str, str], _Whole]:
-    """(split, name) of a study -> the latest usable one of its subject taken before it."""
+    """Return (split, name) of a study -> the latest usable one of its subject before it."""
     by_subject: dict[tuple[str, str], list[_Whole]] = defaultdict(list)
     for whole in wholes:
         if whole.subject and whole.taken:
@@ -184,6 +167,6 @@ def _conversation(whole: _Whole, prior: _Whole | None) -> Conversation:
         images.append(path)
         roles.append(f"Prior {role.lower()}")
         prior_report = prior.report
-    question = human_turn(whole.context, roles, prior_report)
-    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": whole.report}]
-    return {"id": whole.name, "image": images, "conversations": turns}
+    return to_conversation(
+        whole.name, images, whole.report, whole.context, whole.name, roles, prior_report
+    )
