@@ -59,7 +59,7 @@ TEMPLATES = [
 def test_the_given_text_comes_back_to_the_byte_with_the_blanks_filled(
     writer, image, template, temperature
 ):
-    report = fill(writer, image, template, temperature=temperature, gen_length=80, steps=8)[0]
+    report = fill(writer, image, template, temperature=temperature, gen_length=80, block_length=80, steps=8)[0]
     rest = report.text
     for text in fixed_texts(template):
         assert text in rest
@@ -125,7 +125,7 @@ def test_of_a_range_the_length_with_the_best_mean_log_probability_wins(writer, i
     [
         {},
         {"temperature": 1.0, "cfg_scale": 0.5},
-        {"cache": "none", "steps": 3},
+        {"cache": "none", "steps": 5},
         {"cache": "block_prefix"},
         {"cache": "block_dual"},
         {"cache": "interval", "response_interval": 3, "update_ratio": 0.5},
