@@ -7,6 +7,7 @@ Everything that can be checked without opening an image is checked here, before 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def read_items(
         return items
     if not source.is_file():
         raise FileNotFoundError(f"--input {str(source)!r} does not exist")
+    if image_folder is not None and not os.path.isdir(image_folder):
+        raise FileNotFoundError(f"--image-folder {str(image_folder)!r} is not a folder")
     if context:
         raise ValueError(
             f"--{next(iter(context))} is for an image or a folder; write it into the entries of "

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.images.loading import load_image
@@ -90,7 +91,7 @@ def _open(item: Item) -> list[Image.Image] | Exception:
     """Images that are open already, as those of another task of lmms-eval may be, stay so."""
     try:
         return [
-            load_image(image, item.folder, item.id) if isinstance(image, str) else image
+            load_image(image, item.folder, item.id) if isinstance(image, str | Path) else image
             for image in item.request.images
         ]
     except (ValueError, OSError) as error:

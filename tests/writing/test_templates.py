@@ -59,7 +59,9 @@ TEMPLATES = [
 def test_the_given_text_comes_back_to_the_byte_with_the_blanks_filled(
     writer, image, template, temperature
 ):
-    report = fill(writer, image, template, temperature=temperature, gen_length=80, block_length=80, steps=8)[0]
+    report = fill(
+        writer, image, template, temperature=temperature, gen_length=80, block_length=80, steps=8
+    )[0]
     rest = report.text
     for text in fixed_texts(template):
         assert text in rest
