@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 STATUS = 128 + signal.SIGTERM
 
@@ -60,7 +60,8 @@ def end_with_parent(parent: int | None = None, seconds_to_unwind: float = 30) ->
     def watch() -> None:
         while os.getppid() == expected:
             time.sleep(0.5)
-        print(f"error: the launcher (process {expected}) is gone; ending", file=sys.stderr)
+        with suppress(OSError):  # stderr may have been a pipe to the launcher
+            print(f"error: the launcher (process {expected}) is gone; ending", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(seconds_to_unwind)
         os._exit(STATUS)
