@@ -1,4 +1,4 @@
-"""Files that a command leaves behind: whole or absent, locked while written, continued only alike.
+"""Files that a command writes: whole or absent, locked while written, continued only if alike.
 
     whole_file, write_json    a file appears by one rename, after its last byte is on disk
     locked                    one process at a time works in a folder

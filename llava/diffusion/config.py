@@ -53,7 +53,7 @@ class SamplingConfig:
     revoke: with `threshold`, look again at the decided tokens of the current block at every step,
         each hidden from itself, and mask those below this probability again (WINO, arXiv
         2507.18578), fewer than were accepted in the step, so that every step decides something.
-    skip_tail: stop deciding what lies behind a decided end token; it is dropped from the text in
+    skip_tail: stop deciding what follows a decided end token; it is dropped from the text in
         any case, but as context it may change the rest, and the published loops do decide it.
     cache: what a step reuses (`llava.diffusion.cache`). `prefix` computes the prefix once, `none`
         recomputes it at every step, `auto` takes `prefix` where it is exact (attention mode

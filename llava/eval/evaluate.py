@@ -1,4 +1,4 @@
-"""The command behind eval/scripts/evaluate.sh: a checkpoint and a dataset -> a table of metrics.
+"""The command of eval/scripts/evaluate.sh: score a checkpoint on a dataset.
 
     check everything -> samples -> lmms-eval in N processes -> verify, score, write, print
                       `documents`   `lmms_run`, `steps`         `collect`, `scoring`

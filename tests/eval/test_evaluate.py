@@ -1,4 +1,4 @@
-"""evaluate.sh and what is behind it: refusals before the run, checks after it, and real runs."""
+"""evaluate.sh and its command: refusals before the run, checks after it, and real runs."""
 
 import hashlib
 import json
