@@ -138,8 +138,7 @@ def test_in_fp32_no_report_depends_on_the_batch_size_or_the_number_of_processes(
         assert prediction.prediction == report.text
         assert prediction.decided_at == tuple(report.decided_at)
         assert prediction.confidence == pytest.approx(report.confidence, abs=1e-5)
-        words = [token for token in prediction.tokens if not token.startswith("<|")]
-        assert prediction.prediction in "".join(words)
+        assert len(prediction.tokens) == len(prediction.confidence)
         assert (prediction.ended, prediction.nfe) == (report.ended, report.nfe)
 
 

@@ -152,6 +152,34 @@ def test_templates_and_plain_requests_share_a_batch_without_changing(
     assert together[1].given is None
 
 
+def test_steps_of_a_mixed_batch_are_told_by_request(writer, image):
+    steps = []
+    requests = [Request((image,), ASSISTANT_PROMPT, template=t) for t in ("[2-3] x", None, "[1]")]
+    writer.write(requests, SAMPLING, on_step=steps.append)
+    rows = [step.rows.tolist() for step in steps]
+    assert [1] in rows
+    assert [0, 0, 2] in rows
+    assert {row for each in rows for row in each} == {0, 1, 2}
+
+
+def test_a_template_takes_the_whole_canvas_as_one_block_and_plain_requests_blocks_of_eight(
+    writer, image, monkeypatch
+):
+    used = []
+    decode = writer.model.decode_with_images
+
+    def spy(*arguments):
+        used.append(arguments[3])
+        return decode(*arguments)
+
+    monkeypatch.setattr(writer.model, "decode_with_images", spy)
+    fill(writer, image, None, "[3] No effusion.")
+    assert [(each.block_length, each.num_blocks) for each in used] == [
+        (8, 5),
+        (used[1].gen_length, 1),
+    ]
+
+
 def test_a_prompt_is_read_once_for_all_lengths_of_its_blanks(writer, image, monkeypatch):
     seen = []
     decode = writer.model.decode_with_images
