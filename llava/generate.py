@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llava.diffusion.sampler import SamplingConfig
+    from llava.writing.items import Item
+    from llava.writing.output import OutputFile
     from llava.writing.processes import Processes
 
 _SAMPLING = {
@@ -60,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         from llava.writing.processes import Processes
 
-        processes = Processes()
-        speaks = processes.rank == 0  # an error of one process is raised in all of them
-        with sigterm_unwinds():
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
+        with sigterm_unwinds(), Processes() as processes:
+            speaks = processes.rank == 0  # an error of one process is raised in all of them
             return _write_many(args, processes)
     except (ValueError, OSError) as error:
         if speaks:
@@ -140,27 +143,29 @@ def _write(args: argparse.Namespace) -> str:
 
 def _write_many(args: argparse.Namespace, processes: Processes) -> int:
     """Exit status of this process: of the first one 1 unless every item has its report."""
-    if args.output is None:
-        raise ValueError("--input needs --output, the JSON-lines file for the reports")
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent()
     from llava.writing.items import other_files, read_items
-
-    items = read_items(args.input, args.image_folder, _context(args), args.template)
-    if processes.rank == 0:
-        others = other_files(args.input, items)
-        print(f"{len(items)} items in {args.input}{others}", file=sys.stderr)
     from llava.writing.output import OutputFile
+
+    def prepare() -> tuple[list[Item], OutputFile, SamplingConfig]:
+        if args.output is None:
+            raise ValueError("--input needs --output, the JSON-lines file for the reports")
+        items = read_items(args.input, args.image_folder, _context(args), args.template)
+        if processes.rank == 0:
+            others = other_files(args.input, items)
+            print(f"{len(items)} items in {args.input}{others}", file=sys.stderr)
+        return items, OutputFile(args.output), _sampling(args)
+
+    items, output, sampling = processes.agree(prepare)
     from llava.writing.run import write_file
     from llava.writing.writer import ReportWriter
 
-    sampling, device = _sampling(args), args.device or processes.device()
+    device = args.device or processes.device()
     dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
     outcome = write_file(
         items,
         lambda: ReportWriter.from_pretrained(args.model_path, device=device, dtype=dtype),
         sampling,
-        OutputFile(args.output),
+        output,
         lambda: _decisive(args, sampling, dtype),
         batch_size=args.batch_size,
         overwrite=args.overwrite,

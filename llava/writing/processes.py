@@ -19,7 +19,7 @@ _WAIT = timedelta(days=30)
 
 
 class Processes:
-    """Which process of how many this one is. A context manager: inside, `each` is available.
+    """Which process of how many this one is. A context manager: inside, all can `agree`.
 
     rank: from 0 to size - 1. local_rank: the same on this machine alone.
     """
@@ -68,8 +68,8 @@ class Processes:
 
             dist.destroy_process_group()
 
-    def each(self, action: Callable[[], T]) -> list[T]:
-        """Run `action` in every process; all of them get every result, in order of rank.
+    def agree(self, action: Callable[[], T]) -> T:
+        """Run `action` in every process and return this one's result, once all are done.
 
         A ValueError or OSError of one process is raised, as a ValueError, in all of them.
         """
@@ -80,16 +80,20 @@ class Processes:
             if self.size == 1:
                 raise
             problem = str(error)
-        answers = [(result, problem)]
-        if self.size > 1:
-            import torch.distributed as dist
+        for found in self.gather(problem):
+            if found is not None:
+                raise ValueError(found)
+        return result
 
-            answers = [None] * self.size
-            dist.all_gather_object(answers, (result, problem), group=self._group)
-        problem = next((found for _, found in answers if found is not None), None)
-        if problem is not None:
-            raise ValueError(problem)
-        return [found for found, _ in answers]
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in order of rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
 
 def _in_slurm_step(environment: Mapping[str, str]) -> bool:

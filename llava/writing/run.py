@@ -53,9 +53,9 @@ def write_file(
     *,
     batch_size: int,
     overwrite: bool = False,
-    processes: Processes | None = None,
+    processes: Processes,
 ) -> Outcome:
-    """Write the reports that `output` does not hold yet; every process of the run calls this.
+    """Write the reports that `output` does not hold yet; every process calls this, in `processes`.
 
     load: makes the writer, once it is known that the run may begin. settings: gives the JSON
     values that the reports depend on. An item that cannot be used is named on stderr and counted,
@@ -63,20 +63,20 @@ def write_file(
     """
     order = [item.id for item in items]
     with ExitStack() as stack:
-        group = stack.enter_context(processes or Processes({}))
 
         def begin() -> set[str]:
-            if group.rank:
+            if processes.rank:
                 return set()
             stack.callback(output.remove_parts)
             stack.enter_context(locked(output.parts))
             return output.open(settings(), order, overwrite)
 
-        done = group.each(begin)[0]
+        done = processes.gather(processes.agree(begin))[0]
         wanted = unwritten(batches(items, batch_size), done)
-        share = wanted[group.rank :: group.size]
-        parts = group.each(lambda: _write_share(share, load(), sampling, output, group))
-        group.each(lambda: None if group.rank else output.join(order))
+        share = wanted[processes.rank :: processes.size]
+        written = processes.agree(lambda: _write_share(share, load(), sampling, output, processes))
+        parts = processes.gather(written)
+        processes.agree(lambda: None if processes.rank else output.join(order))
     return Outcome(
         written=sum(part.written for part in parts),
         failed=sum(part.failed for part in parts),

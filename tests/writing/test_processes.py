@@ -64,6 +64,17 @@ def test_the_processes_of_a_job_meet_on_its_first_node(nodes, first):
     assert _meeting_point(given) == f"tcp://{first or '127.0.0.1'}:20007"
 
 
+@pytest.mark.parametrize("own", [lambda: "done", lambda: int("x")])
+def test_an_error_of_one_process_is_raised_in_all(monkeypatch, own):
+    """The other process of the two has failed; this one may have, too."""
+    processes = Processes({"RANK": "0", "WORLD_SIZE": "2"})
+    monkeypatch.setattr(processes, "gather", lambda problem: [problem, "the disk is full"])
+    with pytest.raises(ValueError, match=r"the disk is full|invalid literal"):
+        processes.agree(own)
+    monkeypatch.setattr(processes, "gather", lambda problem: [problem, None])
+    assert processes.agree(lambda: "done") == "done"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("images")
