@@ -88,11 +88,13 @@ def read_documents(
 
 def check_images(documents: Sequence[Document]) -> None:
     """Read every image once. Raises ValueError that lists those that cannot be read whole."""
+    from tqdm import tqdm
+
     listed = {image: document.id for document in documents for image in document.images}
     with ThreadPoolExecutor(_READERS) as readers:
-        problems = [
-            problem for problem in readers.map(_problem, listed, listed.values()) if problem
-        ]
+        found = readers.map(_problem, listed, listed.values())
+        bar = tqdm(found, "checking images", len(listed), disable=None)  # on a terminal only
+        problems = [problem for problem in bar if problem]
     if problems:
         more = f"\nand {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which reports to write: a folder of images, or a JSON list of images with their context.
+"""The reports to write: from a folder of images, or a JSON list of images with their context.
 
     folder or JSON -> read_items() -> `many.write_items`
 

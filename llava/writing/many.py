@@ -1,4 +1,4 @@
-"""Many reports: batches of items through the writer, the images of the next batch read meanwhile.
+"""Write batches of items, and read the images of the next batch meanwhile.
 
     Item -> Request with open images -> ReportWriter -> Prediction -> a `RecordLog`
 

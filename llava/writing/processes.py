@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -50,19 +49,12 @@ class Processes:
         if self.size > 1:
             import torch.distributed as dist
 
-            if "WORLD_SIZE" in self._environment:
-                dist.init_process_group("gloo")
-            else:
-                place = {"rank": self.rank, "world_size": self.size}
-                dist.init_process_group(
-                    "gloo", init_method=_meeting_point(self._environment), **place
-                )
+            where = None if "WORLD_SIZE" in self._environment else _meeting_point(self._environment)
+            dist.init_process_group("gloo", where, rank=self.rank, world_size=self.size)
             self._group = dist.new_group(timeout=_WAIT)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.size > 1:
             import torch.distributed as dist
 
@@ -106,9 +98,8 @@ def _meeting_point(environment: Mapping[str, str]) -> str:
     """Address and port of the first process: as given, else on the first node of the step."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or ""
     address = environment.get("MASTER_ADDR") or _first_node(nodes) or "127.0.0.1"
-    port = (
-        environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 9500)) % 20000
-    )
+    job = int(environment.get("SLURM_JOB_ID", "9500"))
+    port = environment.get("MASTER_PORT") or 20000 + job % 20000
     return f"tcp://{address}:{port}"
 
 
