@@ -60,7 +60,7 @@ def main() -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = read_documents(arguments.data_path, arguments.image_folder)[0][: arguments.samples]
-    sampling = SamplingConfig(arguments.gen_length, arguments.block_length)
+    sampling = SamplingConfig(arguments.gen_length, arguments.block_length or arguments.gen_length)
     requests, rows, first = requests_of(samples), [], None
     for dtype in ("float32", "bfloat16"):
         writer = ReportWriter.from_pretrained(arguments.model_path, device=device, dtype=dtype)

@@ -61,9 +61,8 @@ def counted(attention_mode: str, **sampling: object) -> Counters:
     model = Qwen3ForMaskedDiffusion(
         Qwen3DiffusionConfig(**(LANGUAGE | narrow | {"attention_mode": attention_mode}))
     ).eval()
-    work = model.generate(
-        torch.zeros(1, PREFIX, dtype=torch.long), gen_length=CANVAS, **sampling
-    ).counters
+    settings = {"gen_length": CANVAS, "block_length": CANVAS} | sampling
+    work = model.generate(torch.zeros(1, PREFIX, dtype=torch.long), **settings).counters
     work.images = work.tower_calls = 1
     return work
 
@@ -108,7 +107,8 @@ def time_diffusion(
     model: Qwen3ForMaskedDiffusion, prefix: Tensor, cache: str, steps: int
 ) -> Timing:
     watch = Stopwatch()
-    decoded = model.generate_with_embeds(prefix, gen_length=CANVAS, steps=steps, cache=cache)
+    settings = {"gen_length": CANVAS, "block_length": CANVAS, "steps": steps, "cache": cache}
+    decoded = model.generate_with_embeds(prefix, **settings)
     timing = watch.read()
     assert decoded.nfe.tolist() == [steps] * len(prefix)
     return timing

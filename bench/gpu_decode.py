@@ -51,7 +51,7 @@ class Sides:
 
     def diffusion(self, step: str) -> None:
         decoded = self.model.generate_with_embeds(
-            self.prefix(), gen_length=TOKENS, steps=STEPS, step=step
+            self.prefix(), gen_length=TOKENS, block_length=TOKENS, steps=STEPS, step=step
         )
         assert decoded.nfe.tolist() == [STEPS] * len(self.images)
 

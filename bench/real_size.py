@@ -74,7 +74,8 @@ def measure(attention_mode: str, device: str, steps: int) -> dict[str, float | i
         loss = model(input_ids=ids, labels=labels, images=images).loss
     scored = time.perf_counter() - start
     start = time.perf_counter()
-    decoded = model.generate(ids[:, :PROMPT], images=images, gen_length=128, steps=steps)
+    lengths = {"gen_length": 128, "block_length": 128, "steps": steps}
+    decoded = model.generate(ids[:, :PROMPT], images=images, **lengths)
     generated = time.perf_counter() - start
     language = sum(p.numel() for name, p in model.named_parameters() if name.startswith("model."))
     return {

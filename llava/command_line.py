@@ -1,15 +1,19 @@
-"""What command lines share: the nearest known word, and how a command ends when it is stopped.
+"""Shared by command lines: hints for mistyped names, checked numbers, and how a command ends.
 
 Standard library only. (`llava.diffusion`, which imports nothing of the rest, has its own hints.)
 """
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 STATUS = 128 + signal.SIGTERM
 
@@ -26,6 +30,43 @@ def hint(word: object, known: Sequence[str]) -> str:
     """`did you mean 'image_folder'?`, or `known: ...` where no known word is near."""
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse `type`: a whole number from `low` to `high`; its error names value and range."""
+
+    def convert(text: str) -> int:
+        digits = text.strip().removeprefix("-")
+        value = int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else None
+        if value is None or value < low or (high is not None and value > high):
+            upper = "" if high is None else f" and at most {high}"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number of at least {low}{upper}"
+            )
+        return value
+
+    return convert
+
+
+def end_with_parent(parent: int | None = None, seconds_to_unwind: float = 30) -> None:
+    """End this process soon after its parent: by SIGTERM, later by force.
+
+    For the processes of a launcher: if the launcher alone is killed, nothing else would stop them
+    from writing. parent: its process id, where known, so that a parent that died before this call
+    is noticed too. seconds_to_unwind: from SIGTERM until the process is ended by force.
+    """
+    expected = os.getppid() if parent is None else parent
+
+    def watch() -> None:
+        while os.getppid() == expected:
+            time.sleep(0.5)
+        with suppress(OSError):  # stderr may have been a pipe to the launcher
+            print(f"error: the launcher (process {expected}) is gone; ending", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds_to_unwind)
+        os._exit(STATUS)
+
+    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
 
 
 @contextmanager

@@ -1,69 +1,87 @@
-"""The report of one image, or those of many, on the command line.
+"""Write the report of one image, or those of many, from the command line.
 
 python -m llava.generate --model-path exp/demo/stage2 --image X --indication "Chest pain"
 python -m llava.generate --model-path exp/demo/stage2 --input FOLDER --output reports.jsonl
+torchrun --nproc-per-node 8 -m llava.generate --model-path ... --input FOLDER --output reports.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.command_line import end_with_parent, sigterm_unwinds, whole_number
 from llava.constants import CLINICAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llava.diffusion.sampler import SamplingConfig
+    from llava.writing.items import Item
+    from llava.writing.output import OutputFile
+    from llava.writing.processes import Processes
 
 _SAMPLING = {
-    "gen_length": (int, "canvas length in tokens, a limit of the report's length"),
-    "block_length": (int, "tokens per block, decoded left to right (default: the whole canvas)"),
-    "steps": (int, "denoising steps for the whole canvas (default: one per token)"),
-    "temperature": (float, "0 is greedy"),
-    "cfg_scale": (float, "guidance, 0 is off"),
-    "remasking": (str, "rank proposals by low_confidence, margin, entropy or random"),
-    "schedule": (str, "tokens per step: linear, cosine or shift"),
-    "threshold": (float, "accept also every token of at least this probability"),
-    "factor": (float, "accept also by Fast-dLLM's factor rule"),
-    "entropy_bound": (float, "accept also the surest tokens up to this sum of entropies"),
-    "cache": (str, "none, prefix, block_prefix, block_dual, interval, or auto: the exact one"),
-    "revoke": (float, "with threshold: mask decided tokens below this probability again"),
-    "step": (str, "run a pass eager, compile (torch.compile) or graph (CUDA graph)"),
-    "prompt_interval": (int, "cache interval: passes between refreshes of the prompt"),
-    "response_interval": (int, "cache interval: passes between refreshes of the canvas"),
-    "update_ratio": (float, "cache interval: share of the canvas computed in between"),
-    "seed": (int, "of sampling"),
+    "gen_length": "canvas length in tokens, a limit of the report's length",
+    "block_length": "tokens per block, decoded left to right (default: 8, or the next smaller "
+    "divisor of gen_length)",
+    "steps": "denoising steps for the whole canvas (default: one per token)",
+    "temperature": "0 is greedy",
+    "cfg_scale": "guidance, 0 is off",
+    "remasking": "rank proposals by low_confidence, margin, entropy or random",
+    "schedule": "tokens per step: linear, cosine or shift",
+    "threshold": "accept also every token of at least this probability",
+    "factor": "accept also by Fast-dLLM's factor rule",
+    "entropy_bound": "accept also the surest tokens up to this sum of entropies",
+    "cache": "none, prefix, block_prefix, block_dual, interval, or auto: the exact one",
+    "revoke": "with threshold: mask decided tokens below this probability again",
+    "step": "run a pass eager, compile (torch.compile) or graph (CUDA graph)",
+    "prompt_interval": "cache interval: passes between refreshes of the prompt",
+    "response_interval": "cache interval: passes between refreshes of the canvas",
+    "update_ratio": "cache interval: share of the canvas computed in between",
+    "seed": "of sampling",
 }
+"""Checked by `SamplingConfig` alone, whatever is given."""
 _FLAGS = {
     "exact": "refuse a cache that is an approximation",
-    "skip_tail": "decide nothing behind the end of the text",
+    "skip_tail": "decide nothing after the end of the text",
 }
+_DECISIVE = ("input", "image_folder", "template")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    speaks = True
     try:
-        if args.input is not None:
-            return _write_many(args)
-        print(_write(args))
+        if args.input is None:
+            print(_write(args))
+            return 0
+        from llava.writing.processes import Processes
+
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
+        with sigterm_unwinds(), Processes() as processes:
+            speaks = processes.rank == 0  # an error of one process is raised in all of them
+            return _write_many(args, processes)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if speaks:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was written is kept", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.generate",
         description="Write the report of a chest radiograph (JPEG, PNG or DICOM), or those of "
-        "many. For research: not a medical device.",
+        "many, on as many processes as torchrun or srun starts. For research: not a medical "
+        "device.",
     )
     parser.add_argument("--model-path", required=True, help="checkpoint folder of stage 2")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -78,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument(
         "--image-folder", type=Path, help="what the JSON's paths start from (default: its folder)"
     )
-    many.add_argument("--batch-size", type=int, default=8, help="reports at once (default: 8)")
+    many.add_argument(
+        "--batch-size", type=whole_number(1), default=8, help="reports at once (default: 8)"
+    )
     many.add_argument("--overwrite", action="store_true", help="start --output again")
     for name in CLINICAL_FIELDS:
         parser.add_argument(f"--{name}", help=f"clinical context: {name}")
@@ -88,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--dtype", help="float32, bfloat16 (default: bfloat16 on cuda)")
     decoding = parser.add_argument_group("decoding")
-    for name, (kind, text) in _SAMPLING.items():
-        decoding.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    for name, text in _SAMPLING.items():
+        decoding.add_argument(f"--{name.replace('_', '-')}", type=_number_or_text, help=text)
     for name, text in _FLAGS.items():
         decoding.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     decoding.add_argument(
@@ -98,12 +118,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number_or_text(text: str) -> float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _write(args: argparse.Namespace) -> str:
     if args.output or args.image_folder or args.overwrite:
         raise ValueError("--output, --image-folder and --overwrite go with --input, not --image")
-    if not args.image.is_file():
+    if not os.path.isfile(args.image):  # False, not an error, for a name that no file could have
         raise FileNotFoundError(f"image {str(args.image)!r} does not exist")
-    from llava.data.prompt import human_turn
+    from llava.data.conversion.studies import human_turn
     from llava.writing.writer import ReportWriter, Request
 
     sampling = _sampling(args)
@@ -112,40 +141,49 @@ def _write(args: argparse.Namespace) -> str:
     return writer.write([request], sampling)[0].text
 
 
-def _write_many(args: argparse.Namespace) -> int:
-    """Exit status: 0 when every item has its report, else 1."""
-    if args.output is None:
-        raise ValueError("--input needs --output, the JSON-lines file for the reports")
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size {args.batch_size} is not positive; try 8")
+def _write_many(args: argparse.Namespace, processes: Processes) -> int:
+    """Exit status of this process: of the first one 1 unless every item has its report."""
     from llava.writing.items import other_files, read_items
+    from llava.writing.output import OutputFile
 
-    items = read_items(args.input, args.image_folder, _context(args))
-    print(f"{len(items)} items in {args.input}{other_files(args.input, items)}", file=sys.stderr)
-    from llava.writing.many import write_many
-    from llava.writing.report_log import ReportLog
+    def prepare() -> tuple[list[Item], OutputFile, SamplingConfig]:
+        if args.output is None:
+            raise ValueError("--input needs --output, the JSON-lines file for the reports")
+        items = read_items(args.input, args.image_folder, _context(args), args.template)
+        if processes.rank == 0:
+            others = other_files(args.input, items)
+            print(f"{len(items)} items in {args.input}{others}", file=sys.stderr)
+        return items, OutputFile(args.output), _sampling(args)
+
+    items, output, sampling = processes.agree(prepare)
+    from llava.writing.run import write_file
     from llava.writing.writer import ReportWriter
 
-    sampling = _sampling(args)
-    with ReportLog(args.output, _decisive(args, asdict(sampling)), args.overwrite) as log:
-        writer = ReportWriter.from_pretrained(args.model_path, device=args.device, dtype=args.dtype)
-        outcome = write_many(
-            items,
-            writer,
-            sampling,
-            log,
-            batch_size=args.batch_size,
-            template=args.template,
-        )
+    device = args.device or processes.device()
+    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
+    outcome = write_file(
+        items,
+        lambda: ReportWriter.from_pretrained(args.model_path, device=device, dtype=dtype),
+        sampling,
+        output,
+        lambda: _decisive(args, sampling, dtype),
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+        processes=processes,
+    )
+    if processes.rank:
+        return 0
     print(f"{outcome.summary()}; reports in {args.output}", file=sys.stderr)
     return 1 if outcome.failed else 0
 
 
-def _decisive(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
-    """What the reports depend on: a run that was cut off is continued with the same."""
-    names = ("model_path", "input", "image_folder", "dtype", "template")
-    paths = {name: None if (v := getattr(args, name)) is None else str(v) for name in names}
-    return {**paths, "context": _context(args), **sampling}
+def _decisive(args: argparse.Namespace, sampling: SamplingConfig, dtype: str) -> dict[str, Any]:
+    """What the reports depend on: a run that was cut off is continued with the same only."""
+    from llava.model.checkpoint import checkpoint_id
+
+    paths = {name: None if (v := getattr(args, name)) is None else str(v) for name in _DECISIVE}
+    own = {"checkpoint_id": checkpoint_id(args.model_path), "dtype": dtype}
+    return {**own, **paths, "context": _context(args), **asdict(sampling)}
 
 
 def _context(args: argparse.Namespace) -> dict[str, str]:
@@ -154,12 +192,18 @@ def _context(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _sampling(args: argparse.Namespace) -> SamplingConfig:
+    """Checked in itself, and against the checkpoint before that is loaded."""
     from llava.diffusion.sampler import SamplingConfig
+    from llava.model.checkpoint import check_checkpoint, check_sampling
 
     settings: dict[str, Any] = {name: getattr(args, name) for name in _SAMPLING}
     settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {name: getattr(args, name) for name in _FLAGS}
-    return SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
+    if args.template is not None:
+        settings.setdefault("block_length", settings.get("gen_length", SamplingConfig.gen_length))
+    sampling = SamplingConfig.from_dict({**settings, "stop": tuple(args.stop)})
+    check_sampling(check_checkpoint(args.model_path), sampling)
+    return sampling
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Files that a command leaves: whole or absent, locked while written, continued only when alike.
+"""Files that a command writes: whole or absent, locked while written, continued only if alike.
 
     whole_file, write_json    a file appears by one rename, after its last byte is on disk
     locked                    one process at a time works in a folder
     differences               what has changed between two runs' settings
-    RecordLog                 a JSON-lines file that grows, and survives a kill at any time
+    RecordLog, read_records   a JSON-lines file that grows, and survives a kill at any time
 
 Used by conversions, training, evaluation and writing. Standard library and `filelock` only.
 """
@@ -148,8 +148,8 @@ class RecordLog:
     """A JSON-lines file of records with an id, which survives a kill at any time.
 
     A line is complete or it is not there: what a kill cut off is removed when the file is opened
-    again. Lines end at "\\n" only. One process at a time writes (`locked`). records: by id, what
-    the file holds; a record that is written again replaces the earlier one.
+    again. One process at a time writes (`locked`). records: by id, what the file holds, parsed; a
+    record that is written again replaces the earlier one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -159,13 +159,8 @@ class RecordLog:
         self._file: BinaryIO = path.open("a+b")
         try:
             self._file.seek(0)
-            content = self._file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            self.records: dict[str, dict[str, Any]] = {}
-            for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-                record = self._record(line, number)
-                self.records[record["id"]] = record
-            self._file.truncate(len(whole))
+            self.records, end = _parse_records(self._file.read(), path)
+            self._file.truncate(end)
         except BaseException:
             self._file.close()
             raise
@@ -177,22 +172,40 @@ class RecordLog:
         self._file.close()
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append the records and wait until they are on the disk."""
+        """Append the records in one piece and wait until they are on the disk."""
         new = [dict(record) for record in records]
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in new)
-        self._file.write(lines.encode())
+        self._file.write("".join(record_line(record) for record in new).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
         self.records.update({record["id"]: record for record in new})
 
-    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """The line of a record; other separators of lines are escaped, so that "\\n" alone ends it."""
+    return json.dumps(record) + "\n"
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """What a `RecordLog` holds, by id; a line that a kill cut off is left out.
+
+    Nothing if the file does not exist. Raises ValueError naming the line when it is not such a log.
+    """
+    return _parse_records(path.read_bytes(), path)[0] if path.exists() else {}
+
+
+def _parse_records(content: bytes, path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The records by id, and where the last whole line ends."""
+    end = content.rfind(b"\n") + 1
+    records: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)
             if not isinstance(record["id"], str):
                 raise TypeError("its id is not text")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{str(self.path)!r}, line {number} is not a record with an id ({error}); "
+                f"{str(path)!r}, line {number} is not a record with an id ({error}); "
                 "name another file"
             ) from error
-        return record
+        records[record["id"]] = record
+    return records, end

@@ -133,7 +133,9 @@ def test_the_help_and_a_missing_image_import_nothing_heavy():
         (("--block-length", "3"), "gen_length=8 is not a multiple of block_length=3"),
         (("--steps", "3", "--block-length", "4"), "steps=3 is not a multiple of the 2 blocks"),
         (("--remasking", "lowconf"), "remasking='lowconf' is unknown; choose from low_confidence"),
-        (("--threshold", "2"), "threshold=2.0 is not in (0, 1]"),
+        (("--threshold", "2"), "threshold=2 is not in (0, 1]"),
+        (("--gen-length", "many"), "gen_length='many' is not a positive whole number"),
+        (("--seed", "1.5"), "seed=1.5 is not a whole number"),
         (("--stop", ""), "every stop string must be text, and not empty"),
         (("--device", "gpu"), "device='gpu' is unknown; use cpu"),
         (("--dtype", "fp32"), "dtype='fp32' is unknown; use float32"),
@@ -172,7 +174,8 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, image, tiny_backbones
     ("more", "message"),
     [
         (("--block-lenght", "8"), "unrecognized arguments: --block-lenght 8"),
-        (("--gen-length", "many"), "argument --gen-length: invalid int value: 'many'"),
+        (("--batch-size", "many"), "argument --batch-size: 'many' is not a whole number of at "),
+        (("--batch-size", "0"), "argument --batch-size: '0' is not a whole number of at least 1"),
     ],
 )
 def test_unknown_and_unreadable_settings_are_named(tiny_checkpoint, image, capsys, more, message):

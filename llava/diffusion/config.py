@@ -4,7 +4,8 @@ Checked on construction, so that the loop (`sampler`) meets only settings that m
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,6 +22,26 @@ RULES = ("threshold", "factor", "entropy_bound")
 LEFT_TO_RIGHT = ("causal", "speculative")
 CANVAS_ONLY = (*RULES, "revoke", "cfg_scale", "skip_tail")
 
+_BLOCK_LENGTH = 8
+_CHOICES = {
+    "decoder": DECODERS,
+    "drafting": DRAFTING,
+    "remasking": REMASKING,
+    "schedule": UNMASKING_SCHEDULES,
+    "cache": CACHES,
+    "step": STEPS,
+}
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda value: value >= 0, "a number of at least 0; use 0 for greedy"),
+    "cfg_scale": (lambda value: value >= 0, "a number of at least 0; use 0 for no guidance"),
+    "threshold": (lambda value: 0 < value <= 1, "in (0, 1]; try 0.9"),
+    "factor": (lambda value: value > 0, "positive; try 1.0"),
+    "entropy_bound": (lambda value: value > 0, "positive; try 0.1"),
+    "revoke": (lambda value: 0 < value <= 1, "in (0, 1]; try 0.9"),
+    "update_ratio": (lambda value: 0 < value <= 1, "in (0, 1]; try 0.25"),
+}
+_OPTIONAL = (*RULES, "revoke")
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -34,9 +55,9 @@ class SamplingConfig:
         the fewest passes), `alternate`, passes that verify and passes that draft (block_length rows
         each, the least work); `auto`: `alternate` on a CPU.
     gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
-        blocks of this many (default: the whole canvas); of `speculative`, one more than the drafts
-        of a pass. steps: denoising steps for the whole canvas, shared evenly by the blocks
-        (default: one per token).
+        blocks of this many (default: 8, or the largest divisor of gen_length below it; with a
+        template the whole canvas); of `speculative`, one more than the drafts of a pass. steps:
+        denoising steps for the whole canvas, shared evenly by the blocks (default: one per token).
     temperature: 0 is greedy; above, Gumbel-max on logits / temperature.
     cfg_scale: guidance w in logits_u + (1 + w) (logits - logits_u); 0 is off.
     remasking: by what the proposals are ranked: `low_confidence` (the share of the softmax; the
@@ -87,35 +108,29 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_count("gen_length", self.gen_length)
         self._fill_defaults()
+        for name in ("block_length", "steps", "prompt_interval", "response_interval"):
+            _check_count(name, getattr(self, name))
         self._check_lengths()
-        _check_choice("decoder", self.decoder, DECODERS)
-        _check_choice("drafting", self.drafting, DRAFTING)
-        _check_choice("remasking", self.remasking, REMASKING)
-        _check_choice("schedule", self.schedule, UNMASKING_SCHEDULES)
-        _check_choice("cache", self.cache, CACHES)
-        _check_choice("step", self.step, STEPS)
-        _check_not_negative("temperature", self.temperature, "use 0 for greedy")
-        _check_not_negative("cfg_scale", self.cfg_scale, "use 0 for no guidance")
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name in ("exact", "skip_tail"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not True or False")
+        for name in _RANGES:
+            if not (name in _OPTIONAL and getattr(self, name) is None):
+                _check_range(name, getattr(self, name))
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ValueError(f"seed={self.seed!r} is not a whole number")
         if not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"stop={self.stop!r}: every stop string must be text, and not empty")
-        self._check_rules()
-        self._check_decoder()
-        if not 0 < self.update_ratio <= 1:
-            raise ValueError(f"update_ratio={self.update_ratio} is not in (0, 1]; try 0.25")
-
-    def _check_rules(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold} is not in (0, 1]; try 0.9")
-        if self.factor is not None and not self.factor > 0:
-            raise ValueError(f"factor={self.factor} is not positive; try 1.0")
-        if self.entropy_bound is not None and not self.entropy_bound > 0:
-            raise ValueError(f"entropy_bound={self.entropy_bound} is not positive; try 0.1")
-        if self.revoke is not None:
-            self._check_revoke()
         given = [name for name in RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are rules for the same choice; give one")
+        if self.revoke is not None:
+            self._check_revoke()
+        self._check_decoder()
 
     def _check_decoder(self) -> None:
         if self.decoder in LEFT_TO_RIGHT:
@@ -140,8 +155,6 @@ class SamplingConfig:
                 )
 
     def _check_revoke(self) -> None:
-        if not 0 < self.revoke <= 1:
-            raise ValueError(f"revoke={self.revoke} is not in (0, 1]; try 0.9")
         if self.threshold is None:
             raise ValueError(f"revoke={self.revoke} needs threshold; try threshold=0.6")
         if self.steps < self.gen_length:
@@ -151,34 +164,32 @@ class SamplingConfig:
             )
         if self.cache not in EXACT_CACHES or self.step != "eager":
             raise ValueError(
-                f"revoke={self.revoke} is not there for cache={self.cache!r}, step={self.step!r}; "
-                f"use step='eager' and one of the caches {', '.join(EXACT_CACHES)}"
+                f"revoke={self.revoke} is not available with cache={self.cache!r}, "
+                f"step={self.step!r}; use step='eager' and one of the caches "
+                f"{', '.join(EXACT_CACHES)}"
             )
 
     def _fill_defaults(self) -> None:
         if self.block_length is None:
-            object.__setattr__(self, "block_length", self.gen_length)
+            object.__setattr__(self, "block_length", default_block_length(self.gen_length))
         if self.steps is None:
             object.__setattr__(self, "steps", self.gen_length)
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
+        one = not isinstance(self.stop, list | tuple)
+        object.__setattr__(self, "stop", (self.stop,) if one else tuple(self.stop))
 
     def _check_lengths(self) -> None:
-        intervals = ("prompt_interval", "response_interval")
-        for name in ("gen_length", "block_length", "steps", *intervals):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive whole number")
         if self.gen_length % self.block_length:
             raise ValueError(
                 f"gen_length={self.gen_length} is not a multiple of "
-                f"block_length={self.block_length}; try block_length={self.gen_length}"
+                f"block_length={self.block_length}; try "
+                f"block_length={default_block_length(self.gen_length, self.block_length)}"
             )
         if self.steps % self.num_blocks:
             raise ValueError(
                 f"steps={self.steps} is not a multiple of the {self.num_blocks} blocks "
                 f"(gen_length={self.gen_length} / block_length={self.block_length}); "
-                f"try steps={self.num_blocks * max(1, round(self.steps / self.num_blocks))}"
+                f"try steps={self.num_blocks * max(1, round(self.steps / self.num_blocks))}, or a "
+                "larger block_length"
             )
 
     @property
@@ -201,13 +212,25 @@ def check_keys(what: str, given: Mapping[str, Any], known: Sequence[str]) -> Non
             raise ValueError(f"unknown {what} {key!r}={given[key]!r}; {hint}")
 
 
-def _check_not_negative(name: str, value: float, remedy: str) -> None:
-    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name}={value!r} is not a number of at least 0; {remedy}")
+def default_block_length(gen_length: int, at_most: int = _BLOCK_LENGTH) -> int:
+    """The largest divisor of `gen_length` that is at most 8 (or `at_most`)."""
+    return next(n for n in range(min(at_most, gen_length), 0, -1) if gen_length % n == 0)
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} is not a positive whole number")
+
+
+def _check_range(name: str, value: Any) -> None:
+    allowed, range_and_remedy = _RANGES[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not allowed(value):
+        raise ValueError(f"{name}={value!r} is not {range_and_remedy}")
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
 
 

@@ -1,4 +1,4 @@
-"""What the processes left in the run's folder -> predictions.jsonl, results.json and the table.
+"""From the processes' logs in the run's folder to predictions.jsonl, results.json and the table.
 
 Nothing is believed without being counted: every document must have exactly one prediction, and
 lmms-eval must have counted as many samples as there are documents.
@@ -18,12 +18,12 @@ from llava.eval.metrics.baselines import BASELINES, NAMES
 from llava.eval.metrics.scoring import Nested, Scored
 from llava.eval.predictions import (
     PREDICTIONS_FILE,
-    Prediction,
-    PredictionError,
     check_ids,
     refuse,
     write_predictions,
 )
+from llava.store import read_records, whole_file
+from llava.writing.records import Prediction, PredictionError
 
 RESULTS_FILE = "results.json"
 _SHOWN_CLINICAL = ("micro_14/f1", "micro_5/f1", "macro_14", "macro_5")
@@ -76,8 +76,8 @@ class Results:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, allow_nan=False)
-        (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+        with whole_file(folder / RESULTS_FILE) as file:
+            file.write(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n")
 
     def table(self) -> str:
         """Run, interval and baselines, side by side."""
@@ -126,7 +126,7 @@ def _look_up(values: Mapping[str, Any], path: str) -> Any:
 
 
 def _column(results: Mapping[str, Any], *parts: Nested) -> Nested:
-    """Every value of a run or of a baseline by the paths of the table, `intervals` likewise."""
+    """The values of a run or of a baseline, and `intervals`, by the paths of the table."""
     external = results["external"]
     values = {metric: score["values"] for metric, score in external.items()}
     ranges = {metric: score["intervals"] for metric, score in external.items()}
@@ -161,8 +161,11 @@ def merge_predictions(folder: Path, documents: Sequence[Document]) -> list[Predi
     """
     found = []
     for path in sorted(folder.glob("rank*.jsonl")):
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        found += [Prediction.from_line(line, f"{path}, line {n}") for n, line in lines]
+        try:
+            records = read_records(path)
+        except ValueError as error:
+            raise PredictionError(str(error)) from error
+        found += [Prediction.from_record(row, f"{path}, {name!r}") for name, row in records.items()]
     by_id = {prediction.id: prediction for prediction in found}
     check_ids((document.id for document in documents), (p.id for p in found), str(folder))
     other = [d.id for d in documents if by_id[d.id].reference != d.reference]

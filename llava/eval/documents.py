@@ -3,26 +3,32 @@
     conversations JSON or dataset YAML -> read_documents() -> documents.jsonl in the run's folder
 
 Everything that could stop a run hours later is checked here, before a model is loaded: each sample
-has one question and one answer and its own id, and every image is a file inside its folder.
+has one question and one answer and its own id, and every image is in its folder and can be read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.constants import IMAGE_PLACEHOLDER
+from llava.store import whole_file
+from llava.writing.items import context_of
 
 if TYPE_CHECKING:
     from llava.data.samples.entry import Entry
 
 DOCUMENTS_FILE = "documents.jsonl"
-"""The name that eval/tasks/mimic_cxr/mimic_cxr.yaml gives, relative to the run's folder."""
+"""As named in eval/tasks/mimic_cxr/reports.yaml, relative to the run's folder."""
+
+_SHOWN = 50
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Document:
     @property
     def context(self) -> str:
         """The human turn without its image marks."""
-        return self.prompt.replace(IMAGE_PLACEHOLDER, "").strip()
+        return context_of(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,27 @@ def read_documents(
     return documents, sources
 
 
+def check_images(documents: Sequence[Document]) -> None:
+    """Read every image once. Raises ValueError that lists those that cannot be read whole."""
+    from tqdm import tqdm
+
+    listed = {image: document.id for document in documents for image in document.images}
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(_problem, listed, listed.values())
+        bar = tqdm(found, "checking images", len(listed), disable=None)  # on a terminal only
+        problems = [problem for problem in bar if problem]
+    if problems:
+        more = f"\nand {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(
+            f"{len(problems)} images cannot be read:\n" + "\n".join(problems[:_SHOWN]) + more
+        )
+
+
 def write_documents(documents: Sequence[Document], folder: Path) -> Path:
     """One JSON object a line, in the order given."""
     path = folder / DOCUMENTS_FILE
-    path.write_text("".join(json.dumps(asdict(document)) + "\n" for document in documents))
+    with whole_file(path) as file:
+        file.writelines(json.dumps(asdict(document)) + "\n" for document in documents)
     return path
 
 
@@ -101,7 +124,7 @@ def read_written_documents(folder: Path) -> list[Document]:
             lists["clinical_context"] = tuple(map(tuple, record.get("clinical_context", ())))
             documents.append(Document(**{**record, **lists}))
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number} is no document: {error}") from error
+            raise ValueError(f"{path}, line {number} is not a document: {error}") from error
     return documents
 
 
@@ -128,6 +151,16 @@ def _document(entry: Entry) -> Document:
     )
 
 
+def _problem(image: str, entry: str) -> str | None:
+    from llava.images.loading import load_image
+
+    try:
+        load_image(image, entry=entry)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
 def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -143,11 +176,16 @@ def _check_ids(documents: Sequence[Document], data_path: Path) -> None:
 
 
 def _check_files(documents: Sequence[Document], data_path: Path) -> None:
-    listed = [(document.id, image) for document in documents for image in document.images]
-    missing = [(name, image) for name, image in listed if not Path(image).is_file()]
+    listed = [(image, document.id) for document in documents for image in document.images]
+    missing = [pair for pair in listed if not os.path.isfile(pair[0])]
     if missing:
-        name, image = missing[0]
         raise FileNotFoundError(
-            f"{data_path}: {len(missing)} images are missing, the first is {image!r} of entry "
-            f"{name!r}; check the image folder"
+            f"{data_path}: {len(missing)} images are missing, {_first(missing)}; check the image "
+            "folder"
         )
+
+
+def _first(listed: Sequence[tuple[str, str]]) -> str:
+    """The first images of a list, each with the entry that names it."""
+    shown = ", ".join(f"{image!r} of entry {name!r}" for image, name in listed[:_SHOWN])
+    return f"the first are {shown}" if len(listed) > _SHOWN else shown

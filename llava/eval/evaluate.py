@@ -1,7 +1,7 @@
-"""The command behind eval/scripts/evaluate.sh: a checkpoint and a dataset -> a table of metrics.
+"""The command of eval/scripts/evaluate.sh: score a checkpoint on a dataset.
 
     check everything -> samples -> lmms-eval in N processes -> verify, score, write, print
-                      `documents`    `launch`, `run`            `collect`, `scoring`
+                      `documents`   `lmms_run`, `steps`         `collect`, `scoring`
 
 The run's folder then holds results.json (values, intervals, protocol), predictions.jsonl, the
 predictions as each process wrote them, and lmms-eval's own output. It holds report text: keep it
@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llava.command_line import sigterm_unwinds, whole_number
 
 if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
@@ -31,13 +33,12 @@ _TEXTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    from llava.command_line import sigterm_unwinds
     from llava.eval.collect import EvaluationError
 
     try:
-        with sigterm_unwinds():  # `launch` ends the child processes on its way out
+        with sigterm_unwinds():  # `lmms_run` ends the child processes on its way out
             evaluate(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except EvaluationError as error:
@@ -47,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Raises ValueError on what the user can mend, EvaluationError when the run itself failed."""
-    from llava.eval import collect, documents, protocol, report_page
-    from llava.eval import steps as run
+    """Raises ValueError on what the user can fix, EvaluationError when the run itself failed."""
+    from llava.eval import collect, documents, protocol, report_page, steps
 
     _check_registered()
     task = protocol.read_task(arguments.task)
@@ -57,9 +57,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     samples, sources = documents.read_documents(data_path, image_folder)
     stated = {"task": task.name, **task.stated_for(data_path)}
     plan = _plan(arguments, samples, sources, stated, image_folder)
+    documents.check_images(samples)
     _warn_without_java()
     print(f"{len(samples)} samples, {plan.processes} processes, {plan.output}", flush=True)
-    results = run.evaluate(plan, samples, arguments.overwrite)
+    results = steps.evaluate(plan, samples, arguments.overwrite)
     print(f"\n{results.table()}\n\n{plan.output / collect.RESULTS_FILE}")
     print(report_page.write_page(plan.output))
 
@@ -80,41 +81,30 @@ def _plan(
     stated: dict[str, str],
     image_folder: Path | None,
 ) -> "Plan":
-    from llava.eval.steps import Plan
+    """Check what is left to check; nothing is written yet, and no model loaded."""
+    from llava.eval.protocol import versions
+    from llava.eval.steps import Plan, check_own
+    from llava.model.checkpoint import check_checkpoint, check_sampling, checkpoint_id
 
     model_path = arguments.model_path.resolve()
-    if not (model_path / "config.json").is_file():
-        raise ValueError(f"{model_path} is not a checkpoint folder: it has no config.json")
     if any(mark in str(model_path) for mark in ",'\"{}[]"):
         raise ValueError(f"lmms-eval cannot be given the path {str(model_path)!r}; move or link it")
-    if arguments.batch_size < 1:
-        raise ValueError(f"batch size {arguments.batch_size} is not positive; give 1 or more")
-    gpus = _gpus() if arguments.device == "auto" else 0
+    config = check_checkpoint(model_path)
+    output = arguments.output.resolve()
+    check_own(output)
     generation, sampling = _generation(arguments)
+    check_sampling(config, sampling)
+    gpus = _gpus() if arguments.device == "auto" else 0
+    if gpus and (arguments.nproc or 1) > gpus:
+        raise ValueError(
+            f"--nproc={arguments.nproc} but {gpus} GPUs: give one process per GPU at most"
+        )
     settings = {
         "batch_size": arguments.batch_size,
-        "processes": min(_processes(arguments.nproc, gpus), len(samples)),
+        "processes": min(arguments.nproc or max(gpus, 1), len(samples)),
         "dtype": arguments.dtype or ("bfloat16" if gpus else "float32"),
     }
-    return Plan(
-        model_path=model_path,
-        output=arguments.output.resolve(),
-        on_gpu=gpus > 0,
-        generation=generation,
-        sampling=sampling,
-        protocol={**stated, **_protocol(model_path, sampling, sources, gpus), **settings},
-        baselines=tuple(dict.fromkeys(arguments.baselines)),
-        train=_training_split(arguments, image_folder),
-        **settings,
-    )
-
-
-def _protocol(
-    model_path: Path, sampling: "SamplingConfig", sources: "Sequence[Source]", gpus: int
-) -> dict[str, Any]:
-    from llava.eval.protocol import checkpoint_id, versions
-
-    return {
+    protocol = {
         "texts": _TEXTS,
         "checkpoint": str(model_path),
         "checkpoint_id": checkpoint_id(model_path),
@@ -123,6 +113,17 @@ def _protocol(
         "device": "cuda" if gpus else "cpu",
         "versions": versions(),
     }
+    return Plan(
+        model_path=model_path,
+        output=output,
+        on_gpu=gpus > 0,
+        generation=generation,
+        sampling=sampling,
+        protocol={**stated, **protocol, **settings},
+        baselines=tuple(dict.fromkeys(arguments.baselines)),
+        train=_training_split(arguments, image_folder),
+        **settings,
+    )
 
 
 def _training_split(
@@ -139,15 +140,13 @@ def _training_split(
         return None
     if arguments.train_data is None:
         raise ValueError(f"the baseline {needing[0]!r} needs --train-data, the training split")
-    if arguments.train_limit < 1:
-        raise ValueError(f"--train-limit={arguments.train_limit} is not positive; try 20000")
     shared = None if is_mixture(arguments.train_data) else image_folder
     folder = arguments.train_image_folder or shared
     return TrainingSplit(*read_documents(arguments.train_data, folder), arguments.train_limit)
 
 
 def _generation(arguments: argparse.Namespace) -> tuple[str, "SamplingConfig"]:
-    """The settings of the flags and of --gen-kwargs, joined and checked before anything starts."""
+    """Join and check the settings of the flags and of --gen-kwargs."""
     from lmms_eval.utils import simple_parse_args_string
 
     from llava.eval.llava_onevision_qwen import sampling_config
@@ -163,14 +162,6 @@ def _generation(arguments: argparse.Namespace) -> tuple[str, "SamplingConfig"]:
             raise ValueError(f"{name} is given twice; leave it out of --gen-kwargs")
     generation = ",".join(flags + extra)
     return generation, sampling_config(simple_parse_args_string(generation))
-
-
-def _processes(wanted: int | None, gpus: int) -> int:
-    if wanted is not None and wanted < 1:
-        raise ValueError(f"--nproc={wanted} is not positive; give 1 or more")
-    if gpus and wanted is not None and wanted > gpus:
-        raise ValueError(f"--nproc={wanted} but {gpus} GPUs: give one process per GPU at most")
-    return wanted or max(gpus, 1)
 
 
 def _gpus() -> int:
@@ -209,63 +200,57 @@ def _warn_without_java() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from llava.eval.metrics.baselines import BASELINES
-
     parser = argparse.ArgumentParser(
         prog="python -m llava.eval.evaluate",
         description="Write the report of every sample with lmms-eval, all processes on the one "
         "task, and score them: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr under two text protocols, "
         "clinical F1, each with its 95 %% interval. Run again after a kill, it continues.",
     )
-    parser.add_argument("--model-path", type=Path, required=True, help="checkpoint folder")
-    parser.add_argument(
-        "--task", default="mimic_cxr", help="name of a YAML in eval/tasks (default mimic_cxr)"
-    )
-    parser.add_argument(
+    add, count = parser.add_argument, whole_number(1)
+    add("--model-path", type=Path, required=True, help="checkpoint folder")
+    add("--task", default="mimic_cxr", help="name of a YAML in eval/tasks (default mimic_cxr)")
+    add(
         "--data-path",
         type=Path,
         help="conversations JSON, or a dataset YAML that lists json_path and image_folder "
         "(default: what the task names)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run, to be made")
-    parser.add_argument("--image-folder", type=Path, help="where the image paths of a JSON start")
-    parser.add_argument("--batch-size", type=int, default=8, help="reports at once (default 8)")
-    parser.add_argument(
-        "--nproc", type=int, help="processes (default: one for each GPU, or one on the CPU)"
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu"), default="auto", help="cpu leaves the GPUs alone"
-    )
-    parser.add_argument(
-        "--dtype", choices=_DTYPES, help="default: bfloat16 on GPUs, float32 on the CPU"
-    )
-    parser.add_argument("--gen-length", type=int, help="tokens of the canvas")
-    parser.add_argument("--block-length", type=int, help="tokens decoded together, left to right")
-    parser.add_argument("--steps", type=int, help="denoising steps for the whole canvas")
-    parser.add_argument(
-        "--gen-kwargs",
-        default="",
-        help="other generation settings, as in temperature=0.5,cfg_scale=1.5",
-    )
-    parser.add_argument(
+    add("--image-folder", type=Path, help="where the image paths of a JSON start")
+    add("--output", type=Path, required=True, help="folder of the run, to be made")
+    add("--overwrite", action="store_true", help="begin anew in the folder of another evaluation")
+    add("--batch-size", type=count, default=8, help="reports at once (default 8)")
+    add("--nproc", type=count, help="processes (default: one for each GPU, or one on the CPU)")
+    add("--device", choices=("auto", "cpu"), default="auto", help="cpu leaves the GPUs alone")
+    add("--dtype", choices=_DTYPES, help="default: bfloat16 on GPUs, float32 on the CPU")
+    # Text: `SamplingConfig` alone says what is a number in range.
+    add("--gen-length", help="tokens of the canvas (default 128)")
+    add("--block-length", help="tokens decoded together, left to right (default 8)")
+    add("--steps", help="denoising steps for the whole canvas (default: one per token)")
+    add("--gen-kwargs", default="", help="other settings, as in temperature=0.5,cfg_scale=1.5")
+    _add_baselines(parser)
+    return parser
+
+
+def _add_baselines(parser: argparse.ArgumentParser) -> None:
+    from llava.eval.metrics.baselines import BASELINES
+
+    add = parser.add_argument_group("baselines").add_argument
+    add(
         "--baselines",
         nargs="*",
         choices=BASELINES,
         default=[],
-        help="beside the run: the most frequent normal training report, the report of the nearest "
-        "training image, the model with a blank image",
+        help="scored with the run: the most frequent normal training report, the report of the "
+        "nearest training image, the model with a blank image",
     )
-    parser.add_argument("--train-data", type=Path, help="training split, for normal and nearest")
-    parser.add_argument(
-        "--train-image-folder", type=Path, help="its image folder (default: --image-folder)"
+    add("--train-data", type=Path, help="training split, for normal and nearest")
+    add("--train-image-folder", type=Path, help="its image folder (default: --image-folder)")
+    add(
+        "--train-limit",
+        type=whole_number(1),
+        default=20_000,
+        help="training samples used (default 20000)",
     )
-    parser.add_argument(
-        "--train-limit", type=int, default=20_000, help="training samples used (default 20000)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="begin anew in the folder of another evaluation"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One vector per image from a checkpoint's vision tower: what the nearest-neighbour baseline needs.
+"""One vector per image from a checkpoint's vision tower, for the nearest-neighbour baseline.
 
 image files -> tower (B, N, D) -> mean over N -> (n, D)
 """

@@ -1,6 +1,6 @@
 """The model as lmms-eval knows it: `--model llava_onevision_qwen`, registered by entry point.
 
-    lmms-eval's requests -> batches -> ReportWriter -> texts, each also kept as a JSON line at once
+    lmms-eval's requests -> items -> `llava.writing.many` -> texts, and a line each in a `RecordLog`
 
 Every process of the run writes the share of documents that lmms-eval deals it (document number
 modulo the number of processes) on its own device. Generation settings are lmms-eval's generation
@@ -9,35 +9,39 @@ keywords and go through `SamplingConfig`, which refuses what it does not know.
 
 import atexit
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby, islice
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
+from llava.command_line import end_with_parent
 from llava.constants import IMAGE_PLACEHOLDER
-from llava.eval.lmms_run import MODEL
-from llava.eval.predictions import Prediction, PredictionLog, token_texts
+from llava.eval.lmms_run import LAUNCHER, MODEL
+from llava.store import RecordLog
+from llava.writing.items import Item, context_of
+from llava.writing.many import batches, unwritten, write_items
+from llava.writing.records import Prediction
 
 if TYPE_CHECKING:
     import torch
     from lmms_eval.models.registry_v2 import ModelManifest
 
     from llava.diffusion.sampler import SamplingConfig
-    from llava.writing.writer import Report, ReportWriter, Request
+    from llava.writing.writer import ReportWriter
 
 _INJECTED_UNTIL = ["\n\n"]
-"""What lmms-eval stops at when a task says nothing: it would cut a report of several paragraphs."""
+"""lmms-eval's stop for a task that names none: it would cut a report of several paragraphs."""
 
 _NEUTRAL = {"top_p": (None, 0, 1), "top_k": (None, 0), "num_beams": (None, 1)}
-"""Keywords of autoregressive decoding that other tasks set, and the values that change nothing."""
+"""Keywords of autoregressive decoding that other tasks set, with the values that do nothing."""
 
 
 def manifest() -> "ModelManifest":
-    """What the entry point gives lmms-eval, whose registry asks for it while being imported."""
+    """The entry point: lmms-eval's registry calls it while being imported."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(
@@ -51,8 +55,8 @@ class ModelArguments:
     """`--model_args`, with lmms-eval's own --batch_size and --device.
 
     pretrained: the checkpoint folder. device, dtype: by default those of `ReportWriter`.
-    predictions: a folder for the predictions of each process (rank0.jsonl, ...); none: not kept.
-    resume: what is in that folder comes from the same run, killed before its end, and is kept.
+    predictions: a folder for the predictions of each process (rank0.jsonl, ...); None: not kept.
+    resume: keep what the folder holds, as it comes from the same run, killed before its end.
     """
 
     pretrained: str
@@ -96,7 +100,7 @@ class LlavaOnevisionQwen(lmms):
         self.batch_size = batch_size
         self._device = device
         self._rank, self._world_size = _place_in_run()
-        self._log = _prediction_log(predictions, self._rank, resume) if predictions else None
+        self._log = _open_log(predictions, self._rank, resume) if predictions else None
 
     @classmethod
     def create_from_arg_string(
@@ -109,6 +113,8 @@ class LlavaOnevisionQwen(lmms):
 
         from llava.writing.writer import ReportWriter
 
+        if LAUNCHER in os.environ:
+            end_with_parent(int(os.environ[LAUNCHER]))
         extra = {
             key: value for key, value in (additional_config or {}).items() if value is not None
         }
@@ -125,18 +131,25 @@ class LlavaOnevisionQwen(lmms):
         return self._device
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The report of each request, in their order; "" for those that only pad a short rank."""
-        from tqdm import tqdm
+        """The report of each request, in their order; "" for those that only pad a short rank.
 
-        wanted = [request for request in requests if not _is_padding(request)]
-        reports: list[str] = []
-        label = f"reports (process 1 of {self._world_size})"
-        with tqdm(total=len(wanted), desc=label, disable=self._rank != 0) as bar:
-            for generation, batch in _batches(wanted, self.batch_size):
-                reports += self._write(batch, sampling_config(generation))
-                bar.update(len(batch))
-        texts = iter(reports)
-        return ["" if _is_padding(request) else next(texts) for request in requests]
+        What the log holds of an earlier start is not written again.
+        """
+        assert self.writer is not None, "generate_until after clean"
+        wanted = [(each, self._item(each)) for each in requests if not _is_padding(each)]
+        kept = self._log.records if self._log else {}
+        texts = {name: record["prediction"] for name, record in kept.items()}
+        label = f"reports (process 1 of {self._world_size})" if self._rank == 0 else None
+        for generation, group in groupby(wanted, key=lambda pair: pair[0].args[1]):
+            items = {item.id: item for _, item in group}  # lmms-eval may repeat a document
+            share = unwritten(batches(list(items.values()), self.batch_size), texts)
+            sampling = sampling_config(generation)
+            for records in write_items(share, self.writer, sampling, _stop, progress=label):
+                texts |= {record.id: record.prediction for record in records}
+                if self._log:
+                    self._log.write(map(asdict, records))
+        names = iter(item.id for _, item in wanted)
+        return ["" if _is_padding(request) else texts[next(names)] for request in requests]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("a masked-diffusion model has no likelihood of a continuation")
@@ -145,59 +158,34 @@ class LlavaOnevisionQwen(lmms):
         raise NotImplementedError("this model writes one report per request, in a single round")
 
     def clean(self) -> None:
-        """lmms-eval is done with the model: let its memory go before the scoring."""
+        """lmms-eval is done with the model: free its memory before the scoring."""
         self.writer = None
         super().clean()
 
-    def _write(self, batch: Sequence[Instance], sampling: "SamplingConfig") -> list[str]:
-        assert self.writer is not None, "generate_until after clean"
-        kept = self._log.find([self._name(instance) for instance in batch]) if self._log else None
-        if kept is not None:
-            return [prediction.prediction for prediction in kept]
-        requests = [self._request(instance) for instance in batch]
-        reports = self.writer.write(requests, sampling)
-        if self._log:
-            rows = zip(batch, requests, reports, strict=True)
-            self._log.add([self._record(*row) for row in rows])
-        return [report.text for report in reports]
-
-    def _name(self, instance: Instance) -> str:
-        return str(self._document(instance).get("id", instance.args[3]))
-
-    def _document(self, instance: Instance) -> dict[str, Any]:
-        _, _, _, doc_id, task, split = instance.args
-        return self.task_dict[task][split][doc_id]
-
-    def _request(self, instance: Instance) -> "Request":
+    def _item(self, instance: Instance) -> Item:
+        """Our own documents (`eval.documents`) say which record they want; others have a name."""
         from llava.writing.writer import Request
 
-        prompt, _, doc_to_visual, doc_id, *_ = instance.args
-        images = tuple(doc_to_visual(self._document(instance)))
+        prompt, _, doc_to_visual, doc_id, task, split = instance.args
+        document = self.task_dict[task][split][doc_id]
+        images = tuple(doc_to_visual(document))
         if IMAGE_PLACEHOLDER not in prompt:
             prompt = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt
-        return Request(images=images, prompt=prompt, seed=doc_id)
-
-    def _record(self, instance: Instance, request: "Request", report: "Report") -> Prediction:
-        assert self.writer is not None
-        document, name = self._document(instance), self._name(instance)
-        return Prediction(
+        name = str(document["id"]) if "listed_images" in document else f"{task}/{split}/{doc_id}"
+        record = Prediction(
             id=name,
-            prediction=report.text,
+            prediction="",
             reference=document.get("reference", ""),
-            context=request.prompt.replace(IMAGE_PLACEHOLDER, "").strip(),
+            context=context_of(prompt),
             images=tuple(document.get("listed_images", ())),
             image_folder=document.get("image_folder", ""),
             study_id=document.get("study_id", name),
-            ended=report.ended,
-            nfe=report.nfe,
-            tokens=token_texts(report.token_ids, self.writer.tokenizer),
-            confidence=tuple(report.confidence),
-            decided_at=tuple(report.decided_at),
         )
+        return Item(Request(images, prompt, seed=doc_id), record)
 
 
 def sampling_config(generation: Mapping[str, Any]) -> "SamplingConfig":
-    """lmms-eval's generation keywords -> how to decode. Raises ValueError on what has no meaning.
+    """Translate lmms-eval's generation keywords. Raises ValueError on those without a meaning here.
 
     `until` becomes `stop`, except lmms-eval's own default; `max_new_tokens` becomes `gen_length`;
     `do_sample` must agree with the temperature; neutral autoregressive keywords are dropped.
@@ -216,6 +204,8 @@ def sampling_config(generation: Mapping[str, Any]) -> "SamplingConfig":
         _rename(settings, "max_new_tokens", settings.pop("max_new_tokens"), "gen_length")
     sampled = settings.pop("do_sample", None)
     config = SamplingConfig.from_dict(settings)
+    if sampled not in (None, True, False):
+        raise ValueError(f"do_sample={sampled!r} is not True or False")
     if sampled is not None and bool(sampled) != (config.temperature > 0):
         raise ValueError(
             f"do_sample={sampled} contradicts temperature={config.temperature}; "
@@ -237,17 +227,13 @@ def _is_padding(request: Instance) -> bool:
     return bool((request.metadata or {}).get("__padding_only__"))
 
 
-def _batches(
-    requests: Sequence[Instance], size: int
-) -> Iterator[tuple[Mapping[str, Any], list[Instance]]]:
-    """Up to `size` neighbours with the same generation keywords."""
-    for _, group in groupby(requests, key=lambda request: repr(request.args[1])):
-        while batch := list(islice(group, size)):
-            yield batch[0].args[1], batch
+def _stop(item: Item, error: Exception) -> None:
+    """An evaluation has a report of every document or none."""
+    raise error
 
 
 def _place_in_run() -> tuple[int, int]:
-    """(rank, number of processes). Raises ValueError when they would repeat each other's work."""
+    """(rank, number of processes). Raises ValueError if each would do all the work."""
     from accelerate import PartialState
 
     state, launched = PartialState(), int(os.environ.get("WORLD_SIZE", "1"))
@@ -262,18 +248,18 @@ def _place_in_run() -> tuple[int, int]:
 
 
 def _leave_run() -> None:
-    """On CPUs, processes that exit with an open group sometimes abort."""
+    """On CPUs, processes that exit with an open process group sometimes abort."""
     import torch
 
     if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
 
 
-def _prediction_log(folder: Path, rank: int, resume: bool) -> PredictionLog:
+def _open_log(folder: Path, rank: int, resume: bool) -> RecordLog:
     path = folder / f"rank{rank}.jsonl"
     if path.exists() and not resume:
         raise ValueError(
             f"{path} holds the predictions of another run; choose a new folder, or pass "
             "resume=True if it is the same run"
         )
-    return PredictionLog(path)
+    return RecordLog(path)

@@ -1,8 +1,9 @@
-"""Runs lmms-eval in child processes, all on the one task, and notices when it fails.
+"""Run lmms-eval in child processes, all on the one task, and notice when it fails.
 
 lmms-eval's own exit status says nothing (it is 0 after an error), and a process that fails would
-leave the others waiting for a day. So: errors are raised (`--verbosity DEBUG`), torchrun then ends
-the run, and `collect` believes only the results that lie in the folder.
+leave the others waiting for a day. So errors are raised (`--verbosity DEBUG`), torchrun then ends
+the run, and `collect` believes only the results in the folder. If the evaluation is killed alone,
+torchrun and the processes notice and end.
 """
 
 import os
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from llava.command_line import end_with_parent
+
 MODEL = "llava_onevision_qwen"
 TASK = "radiology_reports"
 """Of eval/tasks/mimic_cxr/reports.yaml: generates and counts; the scores are made afterwards."""
@@ -20,8 +23,11 @@ LOG_FILE = "lmms_eval.log"
 RESULTS_FOLDER = "lmms_eval"
 PREDICTIONS_FOLDER = "predictions"
 CACHE_FOLDER = "cache"
+LAUNCHER = "LLAVA_LAUNCHER"
+"""Environment variable: the process to end with, by its id."""
 
 TASKS_FOLDER = Path(__file__).resolve().parents[2] / "eval" / "tasks"
+_TORCHRUN = "from llava.eval.lmms_run import torchrun; torchrun()"
 _ERROR = re.compile(r"^(?:\[(rank\d+)\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 
 
@@ -41,10 +47,10 @@ class Launch:
     on_gpu: bool
 
     def command(self) -> list[str]:
-        """Started in the run's folder: the task's data and the outputs are relative to it."""
-        torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
+        """To be started in the run's folder: the task's data and the outputs are relative to it."""
         return [
-            *(sys.executable, "-m", *torchrun, "-m", "lmms_eval", "eval"),
+            *(sys.executable, "-c", _TORCHRUN, "--standalone"),
+            *(f"--nproc-per-node={self.processes}", "-m", "lmms_eval", "eval"),
             *("--model", MODEL, "--model_args", self.model_args),
             *("--tasks", TASK, "--include_path", str(TASKS_FOLDER)),
             *("--gen_kwargs", self.gen_kwargs, "--batch_size", str(self.batch_size)),
@@ -53,7 +59,7 @@ class Launch:
         ]
 
     def environment(self) -> dict[str, str]:
-        """The user's own, completed: a fair share of the cores, no network, no cache elsewhere.
+        """The user's own variables, with a fair share of the cores, no network, no other cache.
 
         datasets would copy the reports to the home folder; here they stay in the run's.
         """
@@ -66,11 +72,12 @@ class Launch:
         forced = {
             "LMMS_EVAL_DATASETS_CACHE": str(self.folder / CACHE_FOLDER),
             "ACCELERATE_USE_CPU": "false" if self.on_gpu else "true",
+            LAUNCHER: str(os.getpid()),
         }
         return {**defaults, **os.environ, **forced}
 
     def run(self) -> str | None:
-        """Blocks until the end; why it failed, or None when the processes ended well.
+        """Wait for the end. Returns why it failed, or None when the processes ended well.
 
         Standard output goes to the log; standard error (progress, tracebacks) is also shown.
         """
@@ -91,6 +98,16 @@ class Launch:
         return None if status == 0 else error_in(errors) or f"lmms-eval ended with status {status}"
 
 
+def torchrun() -> None:
+    """torchrun with the arguments of the command line; it ends with the evaluation, and its
+    processes, which read LAUNCHER too, end with it."""
+    end_with_parent(int(os.environ[LAUNCHER]))
+    os.environ[LAUNCHER] = str(os.getpid())
+    from torch.distributed import run
+
+    run.main()
+
+
 def error_in(output: str) -> str | None:
     """The error that ended a run: the last one of the process that was first to fail."""
     found = [
@@ -100,7 +117,7 @@ def error_in(output: str) -> str | None:
 
 
 def _show(child: subprocess.Popen, log: BinaryIO) -> str:
-    """Pass the child's standard error on as it comes (progress bars too); its last megabyte."""
+    """Pass on the child's standard error as it comes (progress bars too). Returns its last MB."""
     assert child.stderr is not None
     seen = b""
     while chunk := os.read(child.stderr.fileno(), 65536):

@@ -1,12 +1,10 @@
-"""What a reader needs beside the scores: which data, which checkpoint, which versions.
+"""What a reader needs to compare the scores: which data, prepared how, and which versions.
 
 eval/tasks/**/NAME.yaml -> read_task() -> DatasetTask
-a checkpoint's files    -> checkpoint_id()
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,6 @@ SPLITS = ("train", "val", "test")
 _PACKAGES = ("llada-v-qwen", "torch", "transformers", "lmms-eval", "pycocoevalcap")
 _DATA_KEYS = ("data_path", "image_folder")
 _PROTOCOL_KEYS = ("split", "section", "cleaning")
-_CHECKPOINT_FILES = ("*.json", "*.jinja", "*.safetensors")
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -54,27 +50,15 @@ def read_task(name: str, folder: Path = TASKS_FOLDER) -> DatasetTask:
         found[str(content.get("task"))] = path, content
     if name not in found:
         raise ValueError(
-            f"there is no task {name!r} below {folder}; known: {', '.join(sorted(found))}. Another "
-            "dataset is a YAML beside mimic_cxr.yaml"
+            f"there is no task {name!r} below {folder}; known: {', '.join(sorted(found))}. For "
+            "another dataset put a YAML next to mimic_cxr.yaml"
         )
     path, content = found[name]
-    metadata = content.get("metadata") or {}
+    metadata = _mapping(content.get("metadata"), f"{path}, metadata")
     data = _part(metadata, "data", _DATA_KEYS, path)
     stated = _part(metadata, "protocol", _PROTOCOL_KEYS, path)
     paths = {key: (path.parent / value).resolve() for key, value in data.items()}
     return DatasetTask(name, **paths, **stated)
-
-
-def checkpoint_id(folder: Path) -> str:
-    """A hash of the configuration, the tokenizer and the weights, by file name and content."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _CHECKPOINT_FILES for path in folder.glob(pattern)}
-    for path in sorted(files):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def versions() -> dict[str, str]:
@@ -91,21 +75,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no task: it must hold `task` and `include: mimic_cxr.yaml`")
+        raise ValueError(f"{path} is not a task: it must hold `task` and `include: mimic_cxr.yaml`")
     return content
 
 
 def _part(
     metadata: Mapping[str, Any], name: str, known: tuple[str, ...], path: Path
 ) -> dict[str, str]:
-    part = metadata.get(name) or {}
+    part = _mapping(metadata.get(name), f"{path}, metadata.{name}")
     for key, value in part.items():
         if key not in known:
             raise ValueError(f"{path}, metadata.{name}: unknown key {key!r}; {hint(key, known)}")
         if not isinstance(value, str):
             raise ValueError(f"{path}, metadata.{name}.{key} is {value!r}; it must be text")
     return part
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """An absent part is empty."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{where} is {value!r}; it must be a mapping of names to values")
+    return value or {}

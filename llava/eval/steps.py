@@ -3,8 +3,9 @@
     samples -> generate() -> predictions -> scores -> Results
             -> baselines/NAME: the same samples without the model, or without the image
 
-Each folder (the run's, and one for each baseline) keeps its settings beside its predictions. The
-same settings continue what a killed run has left; other settings are refused.
+Each folder (the run's, and one for each baseline) keeps its settings with its predictions. The same
+settings continue what a killed run has left; other settings are refused. One evaluation at a time
+works in a run's folder.
 """
 
 from __future__ import annotations
@@ -33,13 +34,10 @@ from llava.eval.metrics.baselines import (
 )
 from llava.eval.metrics.health import health_metrics, text_health
 from llava.eval.metrics.scoring import score_predictions
-from llava.eval.predictions import (
-    PREDICTIONS_FILE,
-    Prediction,
-    read_predictions,
-    write_predictions,
-)
+from llava.eval.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from llava.eval.report_page import PAGE_FILE
+from llava.store import LOCK_FILE, differences, locked, write_json
+from llava.writing.records import Prediction
 
 if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
@@ -64,7 +62,7 @@ _FILES = (
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Where two of the baselines come from; `used` at most `limit`, evenly drawn."""
+    """The training samples of two of the baselines; `used`: at most `limit`, evenly drawn."""
 
     samples: Sequence[Document]
     sources: Sequence[Source]
@@ -80,7 +78,7 @@ class TrainingSplit:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks for, checked.
+    """The checked command line.
 
     generation: lmms-eval's `key=value` form of `sampling`. protocol: what results.json states.
     train: only for the baselines that need it.
@@ -104,9 +102,14 @@ class Plan:
 
 
 def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> collect.Results:
-    """Generate or continue, score, write. Raises ValueError on what the user can mend,
+    """Generate or continue, score, write. Raises ValueError on what the user can fix,
     EvaluationError when the run itself failed."""
-    open_folder(plan.output, plan.protocol, overwrite)
+    with locked(plan.output):
+        open_folder(plan.output, plan.protocol, overwrite)
+        return _evaluate(plan, samples)
+
+
+def _evaluate(plan: Plan, samples: Sequence[Document]) -> collect.Results:
     lengths = _reference_lengths(plan, samples)
     predictions = generate(plan, plan.output, samples)
     columns = {}
@@ -133,7 +136,7 @@ def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> collec
 
 
 def generate(plan: Plan, folder: Path, samples: Sequence[Document]) -> list[Prediction]:
-    """All processes on the samples; what the folder already holds of them is kept."""
+    """Write the reports with all processes; what the folder already holds of them is kept."""
     documents.write_documents(samples, folder)
     shutil.rmtree(folder / launch.RESULTS_FOLDER, ignore_errors=True)
     failure = launch.Launch(
@@ -149,7 +152,7 @@ def generate(plan: Plan, folder: Path, samples: Sequence[Document]) -> list[Pred
 
 
 def baseline(plan: Plan, name: str, samples: Sequence[Document]) -> list[Prediction]:
-    """One of `baselines.BASELINES`, in its own folder; made before, it is only read."""
+    """One of `baselines.BASELINES`, in its own folder; only read if it was made before."""
     folder = baseline_folder(plan.output, name)
     if name == BLANK:
         open_folder(folder, {**plan.protocol, "images": "blank"}, overwrite=False)
@@ -172,16 +175,19 @@ def baseline(plan: Plan, name: str, samples: Sequence[Document]) -> list[Predict
 
 def open_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     """A new folder, or one of the same settings to continue; other files are never touched."""
+    check_own(folder)
     settings_file, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not settings_file.is_file():
-            raise ValueError(f"{folder} holds something else than an evaluation; choose another")
-        if overwrite:
-            _clear(folder)
-        else:
-            _check_same(json.loads(settings_file.read_text(encoding="utf-8")), wanted, folder)
+    if overwrite:
+        _clear(folder)
+    elif settings_file.is_file():
+        before = json.loads(settings_file.read_text(encoding="utf-8"))
+        if changed := differences(before, wanted):
+            raise ValueError(
+                f"{folder} holds a run with other settings ({'; '.join(changed.values())}); give "
+                "the same to continue it, choose another folder, or pass --overwrite"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    settings_file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    write_json(settings_file, wanted)
 
 
 def show(label: str) -> Callable[[str], None]:
@@ -196,14 +202,12 @@ def show(label: str) -> Callable[[str], None]:
     return step
 
 
-def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-    if keys:
-        apart = "; ".join(f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} here" for k in keys)
-        raise ValueError(
-            f"{folder} holds a run with other settings ({apart}); give the same to continue it, "
-            "choose another folder, or pass --overwrite"
-        )
+def check_own(folder: Path) -> None:
+    """ValueError for a folder with files that are not an evaluation's; nothing is written to it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_other = names - {LOCK_FILE} or (folder.exists() and not folder.is_dir())
+    if is_other and SETTINGS_FILE not in names:
+        raise ValueError(f"{folder} holds something other than an evaluation; choose another")
 
 
 def _clear(folder: Path) -> None:

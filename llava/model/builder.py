@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
 from llava.images.loading import load_image_processor
+from llava.model.checkpoint import PROJECTOR_FILE, check_checkpoint
 from llava.model.compatibility import check_image_processor, check_layout, line_break_id
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
@@ -28,7 +29,6 @@ from llava.model.projector import build_projector
 from llava.model.siglip_encoder import SiglipVisionTower
 from llava.model.weights import load_weights, one_line, read_config
 
-PROJECTOR_FILE = "mm_projector.safetensors"
 SETTINGS = (
     "attention_mode",
     "complementary",
@@ -108,18 +108,7 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
 def load_checkpoint(folder: str | Path) -> Loaded:
     """A checkpoint folder written by `save_checkpoint`, in fp32 on the CPU."""
     folder = Path(folder)
-    config = read_config(folder)
-    if config.get("model_type") != LlavaQwenDiffusionConfig.model_type:
-        raise ValueError(
-            f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, not a checkpoint "
-            f"of this project ({LlavaQwenDiffusionConfig.model_type!r}); to start from backbones "
-            "give a language model and a vision tower"
-        )
-    if (folder / PROJECTOR_FILE).is_file() and not any(folder.glob("model*.safetensors")):
-        raise ValueError(
-            f"{str(folder)!r} is the output of stage 1: a projector only. Give it to stage 2 as "
-            "--pretrain_mm_mlp_adapter"
-        )
+    check_checkpoint(folder)
     AutoConfig.register(  # or the tokenizer's loader warns of a type it does not know
         LlavaQwenDiffusionConfig.model_type, LlavaQwenDiffusionConfig, exist_ok=True
     )

@@ -1,9 +1,9 @@
-"""Templates: a report of which some text is given, `"The heart is [5]. [12] No pneumothorax."`.
+"""Templates: reports with given text and blanks, `"The heart is [5]. [12] No pneumothorax."`.
 
-    text -> Template -> canvases of token ids (`diffusion.infill`) -> decoded -> text again
+    text -> Template -> canvases of token ids (`diffusion.scaffold`) -> decoded -> text again
 
-`[5]` is a blank of 5 tokens, `[3-8]` one of 3 to 8: its lengths are tried side by side, and the one
-with the highest mean log-probability per filled token wins. `\\[5]` is the text `[5]`.
+`[5]` is a blank of 5 tokens, `[3-8]` one of 3 to 8: all its lengths are tried in one batch, and the
+one with the highest mean log-probability per filled token wins. `\\[5]` is the text `[5]`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from llava.constants import END_OF_TEXT, IM_END
 from llava.conversation import token_id
+from llava.diffusion.config import default_block_length
 from llava.diffusion.scaffold import FREE, CanvasRow, Scaffold, best_canvases
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MAX_CANVASES = 64
 """Length combinations of one template that are tried; each is a row of the batch."""
 
 INNER, INNER_SPACE, LAST, LAST_SPACE = range(FREE + 1, FREE + 5)
-"""Rules of a blank: with text behind it or last; after a space of the template or not."""
+"""Rules of a blank: followed by text or last; after a space of the template or not."""
 
 _BLANK = re.compile(r"(\\?)\[(\d+)(?:-(\d+))?\]")
 _SPACE = "Ġ"
@@ -227,17 +228,17 @@ def forbidden_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Ten
 
 @dataclass(frozen=True)
 class FillPlan:
-    """The canvases of a batch of requests, with and without a template.
+    """The canvases of a batch of requests, all with a template or all without.
 
     sampling: the settings to decode them with. prompts: the request each canvas belongs to.
-    scaffold: None when no request has a template, and each has one blank canvas. infills and
-    lengths: by canvas, the template (None without) and the lengths of its blanks.
+    Without templates each request has one blank canvas, and the rest is empty. infills, lengths:
+    by canvas, the template and the lengths of its blanks.
     """
 
     sampling: SamplingConfig
     prompts: tuple[int, ...]
     scaffold: Scaffold | None = None
-    infills: tuple[Infill | None, ...] = ()
+    infills: tuple[Infill, ...] = ()
     lengths: tuple[tuple[int, ...], ...] = ()
 
     def best(self, decoded: Decoded) -> list[int]:
@@ -247,36 +248,28 @@ class FillPlan:
         return best_canvases(decoded, self.scaffold.to(decoded.sequences.device)).tolist()
 
     def filled(self, canvas: int, ids: Sequence[int]) -> tuple[str, bool] | None:
-        """Text and whether it ended, of a canvas that has a template; else None."""
-        infill = self.infills[canvas] if self.infills else None
-        return None if infill is None else infill.text(ids, self.lengths[canvas])
+        """Text and whether it ended, of a canvas of a template; else None."""
+        return self.infills[canvas].text(ids, self.lengths[canvas]) if self.infills else None
 
 
 def plan_canvases(
-    templates: Sequence[str | Template | None],
+    templates: Sequence[str | Template],
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: int,
     mask_token_id: int,
     sampling: SamplingConfig,
 ) -> FillPlan:
-    """One template (or None) per request. Raises ValueError on settings that contradict one."""
-    if all(template is None for template in templates):
-        return FillPlan(sampling, tuple(range(len(templates))))
+    """One template per request. Raises ValueError on settings that contradict one."""
     _check_settings(sampling)
     rows: list[CanvasRow] = []
-    infills: list[Infill | None] = []
+    infills: list[Infill] = []
     lengths: list[tuple[int, ...]] = []
     for prompt, template in enumerate(templates):
-        if template is None:
-            blank = CanvasRow([None] * sampling.gen_length, [FREE] * sampling.gen_length, prompt)
-            own, infill, combinations = [blank], None, [()]
-        else:
-            parsed = Template.parse(template) if isinstance(template, str) else template
-            infill = Infill(parsed, tokenizer, sampling.gen_length)
-            own, combinations = infill.rows(prompt), infill.lengths
-        rows += own
-        infills += [infill] * len(own)
-        lengths += combinations
+        parsed = Template.parse(template) if isinstance(template, str) else template
+        infill = Infill(parsed, tokenizer, sampling.gen_length)
+        rows += infill.rows(prompt)
+        infills += [infill] * len(infill.lengths)
+        lengths += infill.lengths
     forbidden = forbidden_tokens(tokenizer, vocabulary)
     scaffold = Scaffold.build(rows, forbidden, mask_token_id, tokenizer.pad_token_id)
     width = scaffold.tokens.shape[1]
@@ -286,7 +279,8 @@ def plan_canvases(
 
 
 def _check_settings(sampling: SamplingConfig) -> None:
-    if sampling.num_blocks > 1:
+    default = default_block_length(sampling.gen_length)
+    if sampling.block_length not in (default, sampling.gen_length):
         raise ValueError(
             f"block_length={sampling.block_length} with a template: its blanks are filled all at "
             "once; leave block_length out"

@@ -6,7 +6,7 @@ The command line, lmms-eval and any page go through `ReportWriter`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,22 +94,44 @@ class ReportWriter:
         on_step: Callable[[Step], None] | None = None,
         keep_history: bool = False,
     ) -> list[Report]:
-        """One batch of reports, in the order of the requests.
+        """Write one batch of reports, in the order of the requests.
 
-        on_step: called after every denoising pass with the canvases; a request whose template has
-        blanks of several lengths has several.
+        on_step: called after every denoising pass, with `Step.rows` by request; a request whose
+        template has blanks of several lengths has several rows. Requests with a template are
+        decoded apart from those without one, whose blocks they cannot share.
         """
-        if not requests:
-            return []
+        reports: dict[int, Report] = {}
+        for has_template in (False, True):
+            chosen = [i for i, r in enumerate(requests) if (r.template is not None) == has_template]
+            if chosen:
+                asked = [requests[i] for i in chosen]
+                found = self._decode(asked, chosen, sampling, on_step, keep_history)
+                reports |= zip(chosen, found, strict=True)
+        return [reports[i] for i in range(len(requests))]
+
+    def _decode(
+        self,
+        requests: Sequence[Request],
+        places: Sequence[int],
+        sampling: SamplingConfig,
+        on_step: Callable[[Step], None] | None,
+        keep_history: bool,
+    ) -> list[Report]:
+        """Requests that all have a template, or none. places: theirs in the batch, for on_step."""
         plan = self._plan([request.template for request in requests], sampling)
         inputs = self.read(requests, sampling)
         seeds = [requests[row].seed for row in plan.prompts]
+        rows = torch.tensor([places[row] for row in plan.prompts], device=self.model.device)
+
+        def by_request(step: Step) -> None:
+            on_step(replace(step, rows=rows[step.rows]))
+
         decoded = self.model.decode_with_images(
             inputs.ids,
             inputs.mask,
             inputs.images,
             plan.sampling,
-            DecodeOptions(row_seeds=seeds, on_step=on_step, keep_history=keep_history),
+            DecodeOptions(seeds, on_step and by_request, keep_history),
             inputs.sizes,
             plan.scaffold,
         )
@@ -136,13 +158,16 @@ class ReportWriter:
         ids, mask = self.pad(prompts)
         return Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
 
-    def check_template(self, template: str | Template | None, sampling: SamplingConfig) -> None:
+    def check_template(self, template: str | Template, sampling: SamplingConfig) -> None:
         """ValueError for a template that these settings or the tokenizer do not allow."""
         self._plan([template], sampling)
 
     def _plan(
         self, templates: Sequence[str | Template | None], sampling: SamplingConfig
     ) -> FillPlan:
+        """templates: of all requests, or None for all."""
+        if templates[0] is None:
+            return FillPlan(sampling, tuple(range(len(templates))))
         config = self.model.config
         return plan_canvases(
             templates, self.tokenizer, config.vocab_size, config.mask_token_id, sampling

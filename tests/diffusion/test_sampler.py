@@ -222,8 +222,34 @@ def test_cosine_and_shift_start_slow():
         ({"cfg_scale": -0.1}, "cfg_scale=-0.1"),
         ({"block_lenght": 8}, "did you mean 'block_length'"),
         ({"zzz": 8}, "known: decoder"),
+        ({"gen_length": 8.0}, "gen_length=8.0 is not a positive whole number"),
+        ({"gen_length": "many"}, "gen_length='many' is not a positive whole"),
+        ({"gen_length": True}, "gen_length=True is not a positive whole"),
+        ({"block_length": 0}, "block_length=0 is not a positive whole number"),
+        ({"prompt_interval": 2.5}, "prompt_interval=2.5 is not a positive"),
+        ({"exact": "maybe"}, "exact='maybe' is not True or False"),
+        ({"skip_tail": 1}, "skip_tail=1 is not True or False"),
+        ({"seed": 1.5}, "seed=1.5 is not a whole number"),
+        ({"temperature": "hot"}, "temperature='hot' is not a number of at least 0"),
+        ({"temperature": float("inf")}, "temperature=inf is not a number of at least 0"),
+        ({"threshold": "high"}, r"threshold='high' is not in \(0, 1\]"),
+        ({"update_ratio": None}, "update_ratio=None is not in"),
+        ({"revoke": float("nan"), "threshold": 0.5}, "revoke=nan is not in"),
+        ({"cache": ["none"]}, "is unknown; choose from auto, none"),
+        ({"stop": 5}, "stop=.*must be text"),
+        ({"gen_length": 128, "steps": 8}, "not a multiple of the 16 blocks .* larger block_length"),
     ],
 )
 def test_bad_settings_name_the_field_the_value_and_the_remedy(settings, message):
     with pytest.raises(ValueError, match=message):
         SamplingConfig.from_dict(settings)
+
+
+@pytest.mark.parametrize(
+    ("gen_length", "block_length"), [(128, 8), (64, 8), (100, 5), (12, 6), (6, 6), (1, 1), (13, 1)]
+)
+def test_without_a_block_length_blocks_are_of_eight_or_the_next_smaller_divisor(
+    gen_length, block_length
+):
+    config = SamplingConfig(gen_length)
+    assert (config.block_length, config.steps) == (block_length, gen_length)

@@ -69,7 +69,7 @@ def drop_first(rows: list[dict]) -> None:
 
 
 def repeat_first(rows: list[dict]) -> None:
-    rows.append(rows[0])
+    rows.append({**rows[0], "id": "study-1"})
 
 
 def rename_first(rows: list[dict]) -> None:
@@ -92,11 +92,11 @@ def number_for_text(rows: list[dict]) -> None:
     ("change", "message"),
     [
         (drop_first, "1 ids have no prediction: 'study-0'"),
-        (repeat_first, "1 ids are predicted more than once: 'study-0'"),
+        (repeat_first, "1 ids are predicted more than once: 'study-1'"),
         (rename_first, "no prediction: 'study-0'; 1 ids are no sample of the dataset: 'stranger'"),
         (change_reference, "1 ids have another reference than the dataset: 'study-0'"),
-        (lose_text, "line 1 lacks an id, a prediction or a reference"),
-        (number_for_text, "line 1: prediction is 3.5; it must be text"),
+        (lose_text, "'study-0' lacks an id, a prediction or a reference"),
+        (number_for_text, "'study-0': prediction is 3.5; it must be text"),
     ],
 )
 def test_predictions_that_do_not_match_the_dataset_are_refused(
@@ -110,10 +110,10 @@ def test_predictions_that_do_not_match_the_dataset_are_refused(
     assert not (finished / "predictions.jsonl").exists()
 
 
-def test_a_half_written_line_is_refused(finished, documents):
+def test_a_report_of_which_half_a_line_was_written_is_missing(finished, documents):
     path = rank_file(finished, 1)
     path.write_text(path.read_text()[:-10])
-    with pytest.raises(collect.EvaluationError, match=r"rank1\.jsonl, line 3 is not JSON"):
+    with pytest.raises(collect.EvaluationError, match="have no prediction: 'study-5'"):
         collect.collect(finished, documents, failure=None)
 
 

@@ -1,4 +1,4 @@
-"""evaluate.sh and what is behind it: refusals before the run, checks after it, and real runs."""
+"""evaluate.sh and its command: refusals before the run, checks after it, and real runs."""
 
 import hashlib
 import json
@@ -16,14 +16,15 @@ from PIL import Image
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
-from llava.eval import evaluate
+from llava.eval import evaluate, nlg
 from llava.eval import steps as run
-from llava.eval.documents import Document, read_documents
+from llava.eval.documents import DOCUMENTS_FILE, Document, read_documents
 from llava.eval.lmms_run import PREDICTIONS_FOLDER, Launch, error_in
 from llava.eval.nlg import java
-from llava.eval.nlg import scores as nlg
-from llava.eval.predictions import Prediction, read_predictions
-from llava.eval.protocol import checkpoint_id
+from llava.eval.predictions import read_predictions
+from llava.model.checkpoint import checkpoint_id
+from llava.store import locked
+from llava.writing.records import Prediction
 from llava.writing.writer import Report, ReportWriter, Request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +138,7 @@ def test_in_fp32_no_report_depends_on_the_batch_size_or_the_number_of_processes(
         assert prediction.prediction == report.text
         assert prediction.decided_at == tuple(report.decided_at)
         assert prediction.confidence == pytest.approx(report.confidence, abs=1e-5)
-        assert prediction.prediction in "".join(prediction.tokens)
+        assert len(prediction.tokens) == len(prediction.confidence)
         assert (prediction.ended, prediction.nfe) == (report.ended, report.nfe)
 
 
@@ -232,7 +233,7 @@ def test_a_run_that_lmms_eval_could_not_do_fails_with_the_reason(settings, tmp_p
     broken = tmp_path / "broken"
     shutil.copytree(settings["MODEL_PATH"], broken)
     next(broken.glob("*.safetensors")).write_bytes(b"no tensors")
-    done = run_script({**settings, "MODEL_PATH": broken, "NPROC": 2})
+    done = run_script({**settings, "MODEL_PATH": broken, "NPROC": 1})
     assert done.returncode == 1
     last = done.stderr[done.stderr.rindex("error: lmms-eval failed") :]
     assert str(broken) in last or "safetensors" in last.lower()
@@ -257,7 +258,11 @@ def refused(monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "_check_registered", lambda: None)
 
     def call(command: list[str]) -> str:
-        assert evaluate.main(command) == 2
+        try:
+            status = evaluate.main(command)
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        assert status == 2
         return capsys.readouterr().err
 
     return call
@@ -270,8 +275,8 @@ def refused(monkeypatch, capsys):
         (["--gen-kwargs", "temperature"], "write key=value"),
         (["--gen-length", "8", "--gen-kwargs", "gen_length=9"], "gen_length is given twice"),
         (["--gen-length", "8", "--block-length", "3"], "not a multiple of block_length=3"),
-        (["--batch-size", "0"], "batch size 0"),
-        (["--nproc", "0"], "--nproc=0"),
+        (["--batch-size", "0"], "argument --batch-size: '0' is not a whole number of at least 1"),
+        (["--nproc", "0"], "argument --nproc: '0' is not a whole number of at least 1"),
         (["--task", "chexpert"], "known: iu_xray, mimic_cxr"),
         (["--baselines", "nearest"], "'nearest' needs --train-data"),
     ],
@@ -301,7 +306,7 @@ def test_a_run_with_other_settings_is_neither_continued_nor_replaced_unasked(ref
     (output / "settings.json").write_text('{"batch_size": 64}')
     (output / "results.json").write_text("{}")
     message = refused(arguments(settings))
-    assert "batch_size: 64 there, 8 here" in message
+    assert "batch_size: 64 before, 8 now" in message
     assert "pass --overwrite" in message
     assert (output / "results.json").exists()
     run.open_folder(output, {"batch_size": 8}, overwrite=True)
@@ -313,7 +318,7 @@ def test_a_folder_with_other_files_is_never_written_to(refused, settings):
     output.mkdir()
     (output / "thesis.tex").write_text("do not lose me")
     message = refused(arguments(settings, "--overwrite"))
-    assert "something else than an evaluation" in message
+    assert "something other than an evaluation" in message
     assert [path.name for path in output.iterdir()] == ["thesis.tex"]
 
 
@@ -335,6 +340,71 @@ def test_a_folder_with_other_files_is_never_written_to(refused, settings):
 )
 def test_a_dataset_that_cannot_be_scored_is_refused(refused, settings, tmp_path, change, message):
     assert message in refused(arguments(rewrite(settings, tmp_path, change)))
+
+
+def test_images_that_cannot_be_read_are_all_named_before_anything_starts(
+    refused, settings, tmp_path
+):
+    folder = tmp_path / "images"
+    shutil.copytree(settings["IMAGE_FOLDER"], folder)
+    (folder / "p10" / "image1.png").write_bytes(b"")
+    (folder / "p10" / "image5.png").write_bytes((folder / "p10" / "image5.png").read_bytes()[:99])
+    message = refused(arguments({**settings, "IMAGE_FOLDER": folder}))
+    assert "2 images cannot be read:" in message
+    for name, entry in (("image1.png", "study-1"), ("image5.png", "study-5")):
+        assert f"image '{folder}/p10/{name}' of entry '{entry}'" in message
+    assert not Path(settings["OUTPUT"]).exists()
+
+
+def test_an_evaluation_of_a_folder_in_use_stops_and_names_who_uses_it(refused, settings):
+    with locked(Path(settings["OUTPUT"])):
+        message = refused(arguments(settings))
+        assert f"is in use by process {os.getpid()} on " in message
+        assert not (Path(settings["OUTPUT"]) / "settings.json").exists()
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from llava.eval.lmms_run import Launch
+
+class Run(Launch):
+    def command(self):
+        return [*super().command()[:5], sys.argv[2]]
+
+Run(Path(sys.argv[1]), "", "", batch_size=1, processes=1, on_gpu=False).run()
+"""
+WORKER = """
+import os, threading
+from llava.command_line import end_with_parent
+from llava.eval.lmms_run import LAUNCHER
+
+end_with_parent(int(os.environ[LAUNCHER]))
+pipe = open(os.environ["PIPE"], "w")
+print("working", file=pipe, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_the_processes_of_an_evaluation_that_is_killed_alone_end(tmp_path):
+    """A named pipe is at its end when the last process that writes to it has ended."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-c", LAUNCH, str(tmp_path), str(tmp_path / "worker.py")]
+    environment = {**os.environ, "PIPE": str(tmp_path / "pipe"), "PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen(command, env=environment)
+    with launcher, (tmp_path / "pipe").open() as pipe:
+        assert pipe.readline() == "working\n"
+        launcher.kill()
+        assert pipe.read() == ""
+
+
+def test_the_documentation_lists_every_file_of_a_run(finished):
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for path in finished.folder.iterdir():
+        assert f"`{path.name}{'/' if path.is_dir() else ''}" in text, path.name
+    task = (ROOT / "eval" / "tasks" / "mimic_cxr" / "reports.yaml").read_text(encoding="utf-8")
+    assert f"test: {DOCUMENTS_FILE}\n" in task
 
 
 def test_an_image_that_links_out_of_its_folder_is_refused(refused, settings, tmp_path):

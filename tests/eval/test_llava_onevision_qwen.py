@@ -12,14 +12,17 @@ import torch
 pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from lmms_eval.api.instance import Instance
+from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.diffusion.sampler import SamplingConfig
+from llava.eval import nlg
 from llava.eval.documents import Document, read_documents, write_documents
 from llava.eval.llava_onevision_qwen import LlavaOnevisionQwen, ModelArguments, sampling_config
 from llava.eval.lmms_run import MODEL, TASKS_FOLDER
 from llava.eval.nlg import java
-from llava.eval.nlg import scores as nlg
+from llava.images.loading import load_image
+from llava.store import read_records
 from llava.writing.writer import Report, Request
 
 TASK = "mimic_cxr"
@@ -46,14 +49,7 @@ class FakeWriter:
     def write(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Report]:
         self.batches.append((list(requests), sampling))
         return [
-            Report(
-                f"Report for {request.prompt}\n\nSecond paragraph.",
-                True,
-                [5, 7],
-                [0.5, 1.0],
-                [1, 0],
-                3,
-            )
+            Report(answer(request.prompt), True, [5, 7], [0.5, 1.0], [1, 0], 3)
             for request in requests
         ]
 
@@ -98,7 +94,8 @@ def test_lmms_eval_scores_what_the_writer_wrote_for_every_document(
 
     requests = [request for batch, _ in writer.batches for request in batch]
     assert [request.prompt for request in requests] == [d.prompt for d in documents]
-    assert [request.images for request in requests] == [d.images for d in documents]
+    shown = [image.tobytes() for request in requests for image in request.images]
+    assert shown == [load_image(image).tobytes() for d in documents for image in d.images]
     assert [len(batch) for batch, _ in writer.batches] == [2, 2, 2, 1]
     assert {sampling for _, sampling in writer.batches} == {SamplingConfig(16, steps=4)}
 
@@ -171,9 +168,28 @@ def test_requests_with_different_settings_never_share_a_batch():
 def test_a_question_of_another_task_gets_a_mark_for_each_of_its_images():
     writer = FakeWriter()
     model = make_model(writer)
-    model.task_dict = {TASK: {"test": [{"images": ["a.png", "b.png"]}]}}
+    pictures = [Image.new("RGB", (8, 8)), Image.new("L", (8, 8))]
+    model.task_dict = {TASK: {"test": [{"images": pictures}]}}
     model.generate_until([instance(0, "What is it?", {})])
-    assert writer.batches[0][0][0].prompt == f"{IMAGE_PLACEHOLDER}\n" * 2 + "What is it?"
+    request = writer.batches[0][0][0]
+    assert request.prompt == f"{IMAGE_PLACEHOLDER}\n" * 2 + "What is it?"
+    assert request.images == tuple(pictures)
+
+
+def test_a_document_that_lmms_eval_repeats_is_written_once():
+    writer = FakeWriter()
+    model = make_model(writer)
+    model.task_dict = {TASK: {"test": [{"images": []}] * 2}}
+    texts = model.generate_until([instance(number, f"Q{number}", {}) for number in (0, 0, 1)])
+    assert texts == [answer("Q0"), answer("Q0"), answer("Q1")]
+    assert [len(batch) for batch, _ in writer.batches] == [2]
+
+
+def test_an_image_that_cannot_be_read_ends_the_evaluation(tmp_path):
+    model = make_model(FakeWriter())
+    model.task_dict = {TASK: {"test": [{"images": [str(tmp_path / "gone.png")]}]}}
+    with pytest.raises(FileNotFoundError, match=r"gone\.png.* does not exist"):
+        model.generate_until([instance(0, "Q", {})])
 
 
 def test_predictions_of_another_run_are_not_added_to(tmp_path):
@@ -203,7 +219,7 @@ def test_a_killed_process_continues_where_it_stopped_batch_by_batch(tmp_path):
     assert model.generate_until(requests) == whole
     prompts = [[request.prompt for request in batch] for batch, _ in writer.batches]
     assert prompts == [["Q2", "Q3"], ["Q4"]]
-    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
+    assert list(read_records(path).values()) == [json.loads(line) for line in lines]
 
 
 def test_processes_that_would_all_do_everything_are_refused(monkeypatch):
@@ -243,6 +259,8 @@ def test_the_keywords_of_lmms_eval_are_translated(generation, expected):
         ({"until": ["A"], "stop": ["B"]}, "until.*contradicts stop"),
         ({"do_sample": True}, "do_sample=True contradicts temperature=0"),
         ({"do_sample": False, "temperature": 1.0}, "do_sample=False contradicts temperature=1"),
+        ({"do_sample": "maybe"}, "do_sample='maybe' is not True or False"),
+        ({"exact": "maybe"}, "exact='maybe' is not True or False"),
     ],
 )
 def test_keywords_without_a_meaning_here_are_refused(generation, message):

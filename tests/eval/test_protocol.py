@@ -1,8 +1,8 @@
-"""Datasets by YAML, and what identifies a checkpoint."""
+"""Datasets described by a YAML."""
 
 import pytest
 
-from llava.eval.protocol import checkpoint_id, read_task
+from llava.eval.protocol import read_task
 
 BASE = "include: mimic_cxr.yaml\nprocess_results: !function utils.process_results\n"
 
@@ -42,6 +42,8 @@ def test_what_a_yaml_states_is_not_said_of_other_data(tmp_path):
         ),
         ("metadata: {protocol: {split: 3}}", "metadata.protocol.split is 3; it must be text"),
         ("a: [", "is not YAML"),
+        ("metadata: 5", "metadata is 5; it must be a mapping"),
+        ("metadata: {data: [x]}", r"metadata.data is \['x'\]; it must be a mapping"),
     ],
 )
 def test_a_yaml_that_cannot_be_meant_is_refused(tmp_path, text, message):
@@ -55,13 +57,7 @@ def test_an_unknown_task_is_refused_with_those_that_there_are():
         read_task("chexpert")
 
 
-def test_a_checkpoint_is_known_by_the_names_and_bytes_of_its_files(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"1234")
-    first = checkpoint_id(tmp_path)
-    (tmp_path / "training.log").write_text("not part of it")
-    assert checkpoint_id(tmp_path) == first
-    (tmp_path / "model.safetensors").write_bytes(b"1235")
-    assert checkpoint_id(tmp_path) != first
-    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
-    assert checkpoint_id(tmp_path) != first
+def test_a_yaml_with_a_byte_order_mark_is_read(tmp_path):
+    text = "task: mine\nmetadata: {protocol: {split: val}}\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8-sig")
+    assert read_task("mine", tmp_path).split == "val"

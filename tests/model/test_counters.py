@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llava.model.builder import load_pretrained_model
 from llava.model.flops import decoding_flops
 
-CANVAS = {"gen_length": 16, "steps": 8}
+CANVAS = {"gen_length": 16, "block_length": 16, "steps": 8}
 
 
 @pytest.fixture(scope="module")

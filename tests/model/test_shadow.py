@@ -151,8 +151,14 @@ def test_given_text_is_never_revoked(prompts):
         ({"revoke": 1.5, "threshold": 0.6}, r"revoke=1.5 is not in \(0, 1\]; try 0.9"),
         ({"revoke": 0.9}, "revoke=0.9 needs threshold; try threshold=0.6"),
         ({"revoke": 0.9, "threshold": 0.6, "steps": 16}, "cannot keep to steps=16"),
-        ({"revoke": 0.9, "threshold": 0.6, "cache": "interval"}, "is not there for .*'interval'"),
-        ({"revoke": 0.9, "threshold": 0.6, "step": "graph"}, "is not there for .*step='graph'"),
+        (
+            {"revoke": 0.9, "threshold": 0.6, "cache": "interval"},
+            "is not available with .*'interval'",
+        ),
+        (
+            {"revoke": 0.9, "threshold": 0.6, "step": "graph"},
+            "is not available with .*step='graph'",
+        ),
     ],
 )
 def test_what_revoking_cannot_be_combined_with_is_refused(settings, message):

@@ -99,7 +99,7 @@ def test_a_damaged_or_missing_file_of_documents_is_named(run, tmp_path, capsys, 
     (run / "documents.jsonl").write_text(line + "\n")
     command = ["--run", str(run), "--output", str(tmp_path / "own")]
     assert main(command) == 2
-    assert "documents.jsonl, line 1 is no document" in capsys.readouterr().err
+    assert "documents.jsonl, line 1 is not a document" in capsys.readouterr().err
     (run / "documents.jsonl").unlink()
     assert main(command) == 2
     assert "give the folder of an evaluation" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`python -m llava.generate --input`: every report once, whatever happens on the way."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from PIL import Image
 from llava.constants import ASSISTANT_PROMPT, QUESTION
 from llava.eval.predictions import read_predictions
 from llava.generate import main
+from llava.store import locked
 from llava.writing.items import read_items
-from llava.writing.report_log import ReportLog
+from llava.writing.output import OutputFile
 from llava.writing.writer import ReportWriter, Request
 
 FAST = ("--device", "cpu", "--gen-length", "8", "--steps", "2")
@@ -57,7 +59,7 @@ def test_every_image_of_a_folder_gets_the_report_it_would_get_alone(
     assert status == 0
     assert list(records) == ["a.png", "b.png", "deep/c.PNG", "deep/d.jpg", "e.png"]
     assert "5 items" in err
-    assert "1 files beside them are no images and left alone" in err
+    assert "1 other files are not images and are left alone" in err
     assert "5 reports in" in err
     assert "reports/s" in err
     writer = ReportWriter.from_pretrained(tiny_checkpoint, device="cpu")
@@ -72,14 +74,8 @@ def test_every_image_of_a_folder_gets_the_report_it_would_get_alone(
 
 
 def test_a_template_is_filled_for_every_item(generate, folder):
-    template = (
-        "--gen-length",
-        "30",
-        "--steps",
-        "30",
-        "--template",
-        "The heart is [2]. No effusion.",
-    )
+    lengths = ("--gen-length", "30", "--steps", "30")
+    template = (*lengths, "--template", "The heart is [2]. No effusion.")
     status, records, _ = generate(folder, "--batch-size", "2", *template)
     assert (status, len(records)) == (0, 5)
     for record in records.values():
@@ -97,7 +93,12 @@ def test_a_template_that_no_item_can_use_is_one_error_before_the_first(generate,
 def test_a_json_gives_context_views_and_conversations(folder, tmp_path):
     entries = [
         "a.png",
-        {"id": "two", "image": ["a.png", "b.png"], "view_position": ["PA", "LL"]},
+        {
+            "id": "two",
+            "image": ["a.png", "b.png"],
+            "view_position": ["PA", "LL"],
+            "study_id": "s1",
+        },
         {"image": "e.png", "indication": "Cough", "history": None},
         {"id": "c", "image": [], "conversations": [{"from": "human", "value": "Write."}]},
     ]
@@ -105,23 +106,24 @@ def test_a_json_gives_context_views_and_conversations(folder, tmp_path):
     source.write_text(json.dumps(entries))
     items = read_items(source, folder, {})
     assert [item.id for item in items] == ["a.png", "two", "e.png", "c"]
-    assert [item.prompt for item in items] == [
+    assert [item.request.prompt for item in items] == [
         ASSISTANT_PROMPT,
         f"Frontal: <image>\nLateral: <image>\n{QUESTION}",
         f"{ASSISTANT_PROMPT} Following clinical context: Indication: Cough",
         "Write.",
     ]
+    assert [item.record.study_id for item in items] == ["a.png", "s1", "e.png", "c"]
     assert {item.folder for item in items} == {str(folder)}
 
 
-def test_what_cannot_be_read_is_reported_and_the_others_are_written_and_it_is_tried_again(
+def test_what_cannot_be_read_is_named_the_others_are_written_and_its_batch_is_tried_again(
     generate, folder
 ):
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[:60])
     (folder / "e.png").unlink()
     (folder / "e.png").symlink_to("/etc/hostname")
-    status, records, err = generate(folder, "--batch-size", "5")
+    status, records, err = generate(folder, "--batch-size", "2")
     assert status == 1
     assert list(records) == ["a.png", "deep/c.PNG", "deep/d.jpg"]
     assert "failed: 'b.png': image" in err
@@ -129,10 +131,10 @@ def test_what_cannot_be_read_is_reported_and_the_others_are_written_and_it_is_tr
     assert "2 failed" in err
     (folder / "b.png").write_bytes(whole)
     (folder / "e.png").unlink()
-    status, records, err = generate(folder, "--batch-size", "5")
-    assert (status, list(records)[-1]) == (0, "b.png")
-    assert "1 reports in" in err
-    assert "3 kept from before" in err
+    status, records, err = generate(folder, "--batch-size", "2")
+    assert (status, list(records)) == (0, ["a.png", "b.png", "deep/c.PNG", "deep/d.jpg"])
+    assert "2 reports in" in err
+    assert "2 kept from before" in err
 
 
 def test_a_prompt_that_is_too_long_fails_alone(generate, folder, tmp_path):
@@ -148,9 +150,13 @@ def test_half_a_line_that_a_kill_left_is_written_anew(generate, folder, tmp_path
     output = tmp_path / "reports.jsonl"
     content = output.read_bytes()
     for cut in (len(content) - 1, content.index(b"\n") + 30, 10):
-        output.write_bytes(content[:cut])
+        (tmp_path / "reports.jsonl.parts").mkdir()
+        (tmp_path / "reports.jsonl.parts" / "rank0.jsonl").write_bytes(content[:cut])
+        output.unlink()
         status, records, _ = generate(folder, "--temperature", "1", "--batch-size", "2")
         assert (status, records) == (0, whole)
+        assert list(records) == list(whole)
+        assert not (tmp_path / "reports.jsonl.parts").exists()
 
 
 def test_a_killed_process_loses_no_report_and_repeats_none(
@@ -158,55 +164,81 @@ def test_a_killed_process_loses_no_report_and_repeats_none(
 ):
     for number in range(40):
         shutil.copy(folder / "a.png", folder / f"copy{number}.png")
-    output = tmp_path / "reports.jsonl"
+    output, log = tmp_path / "reports.jsonl", tmp_path / "reports.jsonl.parts" / "rank0.jsonl"
     command = [sys.executable, "-m", "llava.generate", "--model-path", str(tiny_checkpoint)]
     command += ["--input", str(folder), "--output", str(output), *FAST, "--batch-size", "1"]
     process = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[2]
     )
     deadline = time.monotonic() + 240
-    while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = [json.loads(line)["id"] for line in output.read_bytes().splitlines(True)[:-1]]
+    before = [json.loads(line) for line in log.read_bytes().splitlines(True)[:-1]]
     status, records, err = generate(folder, "--batch-size", "1")
     assert status == 0
     assert len(records) == 45
-    assert list(records)[: len(before)] == before
+    assert [records[record["id"]] for record in before] == before
     assert "kept from before" in err
 
 
-def test_a_run_is_continued_only_with_the_same_settings(generate, folder, tmp_path):
+def test_a_run_is_continued_only_with_the_same_settings(generate, folder):
     generate(folder)
     status, records, err = generate(folder, "--temperature", "1")
     assert (status, len(records)) == (2, 5)
-    assert "holds reports of another run (temperature: 0.0 before, 1.0 now); name another" in err
+    assert "holds reports of another run (temperature: 0.0 before, 1 now); name another" in err
     assert generate(folder, "--temperature", "1", "--overwrite")[0] == 0
-    (tmp_path / "reports.jsonl.settings.json").unlink()
-    assert "without reports.jsonl.settings.json" in generate(folder, "--temperature", "1")[2]
 
 
-def test_a_file_that_is_no_log_is_neither_emptied_nor_added_to(tmp_path):
+def test_the_reports_of_a_checkpoint_are_not_mixed_with_those_of_another_at_the_same_path(
+    generate, folder, tiny_checkpoint, tmp_path, monkeypatch
+):
+    place = tmp_path / "stage2"
+    shutil.copytree(tiny_checkpoint, place)
+    assert generate(folder, "--model-path", place)[0] == 0
+    moved = place.rename(tmp_path / "elsewhere")
+    status, _, err = generate(folder, "--model-path", moved)
+    assert (status, "5 kept from before" in err) == (0, True)
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "trained_again": True}))
+    status, _, err = generate(folder, "--model-path", moved.rename(place))
+    assert status == 2
+    assert "another run (checkpoint_id: 'sha256:" in err
+
+
+@pytest.mark.parametrize("content", ["years of work\n", "years of work", '{"id": "a"}\n'])
+def test_a_file_of_something_else_is_neither_emptied_nor_added_to(tmp_path, content):
     path = tmp_path / "thesis.txt"
-    path.write_text("years of work\n")
+    path.write_text(content)
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=r"is no (report|file of reports)"):
-            ReportLog(path, {}, overwrite)
-    assert path.read_text() == "years of work\n"
+        with pytest.raises(ValueError, match="is not a file of reports of this project"):
+            OutputFile(path).open({}, [], overwrite)
+    assert path.read_text() == content
 
 
-def test_a_log_is_written_by_one_process_at_a_time(tmp_path):
-    path = tmp_path / "reports.jsonl"
-    with (
-        ReportLog(path, {}) as log,
-        pytest.raises(ValueError, match="is being written by another process"),
-    ):
-        ReportLog(path, {})
-    log = ReportLog(path, {})
-    log.write([{"id": "ä"}])
-    assert log.done == {"ä"}
+def test_a_second_run_into_the_same_file_stops_and_names_the_first(generate, folder, tmp_path):
+    with locked(tmp_path / "reports.jsonl.parts"):
+        status, _, err = generate(folder)
+    assert status == 2
+    assert f"is in use by process {os.getpid()} on " in err
+    assert generate(folder)[0] == 0
+
+
+def test_logs_of_any_number_of_processes_are_joined_in_the_order_of_the_input(tmp_path):
+    output = OutputFile(tmp_path / "reports.jsonl")
+    assert output.open({"a": 1}, [], overwrite=False) == set()
+    for rank, names in enumerate(["ad", "b", "c"]):
+        with output.log(rank) as log:
+            log.write({"id": name} for name in names)
+    assert output.open({"a": 1}, "abcde", overwrite=False) == set("abcd")
+    with output.log(0) as log:
+        log.write([{"id": "e"}, {"id": "b", "again": True}])
+    output.join("abcde")
+    lines = [json.loads(line) for line in output.path.read_text().splitlines()]
+    assert [line["id"] for line in lines] == list("abcde")
+    assert lines[1] == {"id": "b", "again": True}
 
 
 @pytest.mark.parametrize(
@@ -239,10 +271,9 @@ def test_a_list_that_cannot_be_used_is_named_before_a_model_is_loaded(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--batch-size", "0"), "--batch-size 0 is not positive"),
         (("--image-folder", "x"), "--image-folder goes with a JSON"),
         (("--history", "a <image>"), "the clinical context holds the image's mark <image>"),
-        (("--threshold", "2"), "threshold=2.0 is not in (0, 1]"),
+        (("--threshold", "2"), "threshold=2 is not in (0, 1]"),
     ],
 )
 def test_wrong_options_are_one_line(generate, folder, more, message):

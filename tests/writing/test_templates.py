@@ -59,7 +59,9 @@ TEMPLATES = [
 def test_the_given_text_comes_back_to_the_byte_with_the_blanks_filled(
     writer, image, template, temperature
 ):
-    report = fill(writer, image, template, temperature=temperature, gen_length=80, steps=8)[0]
+    report = fill(
+        writer, image, template, temperature=temperature, gen_length=80, block_length=80, steps=8
+    )[0]
     rest = report.text
     for text in fixed_texts(template):
         assert text in rest
@@ -125,7 +127,7 @@ def test_of_a_range_the_length_with_the_best_mean_log_probability_wins(writer, i
     [
         {},
         {"temperature": 1.0, "cfg_scale": 0.5},
-        {"cache": "none", "steps": 3},
+        {"cache": "none", "steps": 5},
         {"cache": "block_prefix"},
         {"cache": "block_dual"},
         {"cache": "interval", "response_interval": 3, "update_ratio": 0.5},
@@ -148,6 +150,34 @@ def test_templates_and_plain_requests_share_a_batch_without_changing(
             report.given,
         )
     assert together[1].given is None
+
+
+def test_steps_of_a_mixed_batch_are_told_by_request(writer, image):
+    steps = []
+    requests = [Request((image,), ASSISTANT_PROMPT, template=t) for t in ("[2-3] x", None, "[1]")]
+    writer.write(requests, SAMPLING, on_step=steps.append)
+    rows = [step.rows.tolist() for step in steps]
+    assert [1] in rows
+    assert [0, 0, 2] in rows
+    assert {row for each in rows for row in each} == {0, 1, 2}
+
+
+def test_a_template_takes_the_whole_canvas_as_one_block_and_plain_requests_blocks_of_eight(
+    writer, image, monkeypatch
+):
+    used = []
+    decode = writer.model.decode_with_images
+
+    def spy(*arguments):
+        used.append(arguments[3])
+        return decode(*arguments)
+
+    monkeypatch.setattr(writer.model, "decode_with_images", spy)
+    fill(writer, image, None, "[3] No effusion.")
+    assert [(each.block_length, each.num_blocks) for each in used] == [
+        (8, 5),
+        (used[1].gen_length, 1),
+    ]
 
 
 def test_a_prompt_is_read_once_for_all_lengths_of_its_blanks(writer, image, monkeypatch):

@@ -1,4 +1,4 @@
-"""What lmms-eval calls by name from the YAML files here; the work is done by `llava.eval.nlg`.
+"""Functions that lmms-eval calls by name from the YAML files here; `llava.eval.nlg` does the work.
 
     document -> question and images -> (model) -> (reference, prediction) -> one score per metric
 

@@ -1,4 +1,4 @@
-"""What a score is worth: the same metrics for reports that need no model, or no image.
+"""Baselines: reports that need no model, or no image, to be scored by the same metrics.
 
 training reports  -> most_frequent_normal() -> one report for every sample
 tower features    -> nearest()              -> the report of the most similar training image
