@@ -10,14 +10,12 @@ die() { log "error: $*"; exit 2; }
 # need_whole NAME LOW [HIGH]: stop unless the variable NAME holds a whole number in this range.
 need_whole() {
   local name="$1" low="$2" high="${3:-}" value="${!1-}"
-  # test, not (( )): a leading 0 would mean octal there, and a word the variable of that name
+  # [ ], not (( )), which would take a leading 0 for octal and a word for a variable.
   if ! [[ "$value" =~ ^-?[0-9]{1,12}$ ]] || [ "$value" -lt "$low" ] \
     || { [[ -n "$high" ]] && [ "$value" -gt "$high" ]; }; then
     die "$name=$value: must be a whole number at least $low${high:+ and at most $high}"
   fi
-  printf -v "$name" '%d' "$((10#${value#-}))"
-  [[ "$value" != -* ]] || printf -v "$name" '%d' "-${!name}"
-}
+  printf -v "$name" '%s%d' "${value%%[0-9]*}" "$((10#${value#-}))"
 }
 
 # PYTHON= wins, then an active virtual environment, then .venv (made by init_env.sh).
