@@ -1,4 +1,4 @@
-"""Shared by command lines: hints for mistyped names, checked numbers, and how a command ends.
+"""Shared by command lines: hints for unknown words, checked numbers, and how a command ends.
 
 Standard library only. (`llava.diffusion`, which imports nothing of the rest, has its own hints.)
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import signal
 import sys
@@ -30,6 +31,41 @@ def hint(word: object, known: Sequence[str]) -> str:
     """`did you mean 'image_folder'?`, or `known: ...` where no known word is near."""
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+
+
+def check_number(
+    name: str,
+    value: object,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse a number out of its range; NaN and Inf never pass.
+
+    name: the flag or variable as the user writes it, such as `--epochs`. whole: whole numbers only.
+    above, below: `low`, `high` themselves are out of range. Raises ValueError with name, value and
+    range.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = (
+        number
+        and math.isfinite(value)
+        and (not whole or value == int(value))
+        and (low is None or (value > low if above else value >= low))
+        and (high is None or (value < high if below else value <= high))
+    )
+    if fits:
+        return
+    limits = []
+    if low is not None:
+        limits.append(f"above {low}" if above else f"at least {low}")
+    if high is not None:
+        limits.append(f"below {high}" if below else f"at most {high}")
+    kind = "a whole number" if whole else "a number"
+    raise ValueError(" ".join([f"{name}={value}: must be {kind}", " and ".join(limits)]).rstrip())
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
-# Sourced by every script: ROOT, the PYTHON to use, and log, need_env and share_cores.
+# Sourced by every script: ROOT, the PYTHON to use, log, die, need_whole, need_env, share_cores.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 
 log() { printf '== %s\n' "$*" >&2; }
 die() { log "error: $*"; exit 2; }
+
+# need_whole NAME LOW [HIGH]: stop unless the variable NAME holds a whole number in this range.
+need_whole() {
+  local name="$1" low="$2" high="${3:-}" value="${!1-}"
+  # [ ], not (( )), which would take a leading 0 for octal and a word for a variable.
+  if ! [[ "$value" =~ ^-?[0-9]{1,12}$ ]] || [ "$value" -lt "$low" ] \
+    || { [[ -n "$high" ]] && [ "$value" -gt "$high" ]; }; then
+    die "$name=$value: must be a whole number at least $low${high:+ and at most $high}"
+  fi
+  printf -v "$name" '%s%d' "${value%%[0-9]*}" "$((10#${value#-}))"
+}
 
 # PYTHON= wins, then an active virtual environment, then .venv (made by init_env.sh).
 choose_python() {
@@ -16,7 +27,7 @@ choose_python() {
   else
     found="${PYTHON:-$ROOT/.venv/bin/python}"
     if [[ "$found" != "$ROOT/.venv/bin/python" ]]; then
-      found="$(command -v -- "$PYTHON")" || die "PYTHON=$PYTHON is no program: name a Python interpreter"
+      found="$(command -v -- "$PYTHON")" || die "PYTHON=$PYTHON is not a program: name a Python interpreter"
     fi
   fi
   [[ "$found" == /* ]] || found="$PWD/$found"
