@@ -51,7 +51,7 @@ class Batch:
             seeded_noise(labels != IGNORE_INDEX, [view * 1000 + seed for seed in seeds])
             for view in range(views)
         ]
-        noise = tuple(Noise(p.to(device), masked.to(device)) for p, masked, _ in noise)
+        noise = tuple(Noise(p.to(device), masked.to(device)) for p, masked, *_ in noise)
         return cls(ids.to(device), mask.to(device), labels.to(device), noise)
 
 

@@ -132,7 +132,7 @@ def _write(args: argparse.Namespace) -> str:
         raise ValueError("--output, --image-folder and --overwrite go with --input, not --image")
     if not os.path.isfile(args.image):  # False, not an error, for a name that no file could have
         raise FileNotFoundError(f"image {str(args.image)!r} does not exist")
-    from llava.data.conversion.studies import human_turn
+    from llava.data.prompt import human_turn
     from llava.writing.writer import ReportWriter, Request
 
     sampling = _sampling(args)

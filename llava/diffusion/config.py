@@ -84,11 +84,11 @@ class SamplingConfig:
     stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
     """
 
-    decoder: str = "auto"
-    drafting: str = "auto"
     gen_length: int = 128
     block_length: int | None = None
     steps: int | None = None
+    decoder: str = "auto"
+    drafting: str = "auto"
     temperature: float = 0.0
     cfg_scale: float = 0.0
     remasking: str = "low_confidence"

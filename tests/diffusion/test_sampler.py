@@ -221,7 +221,7 @@ def test_cosine_and_shift_start_slow():
         ({"schedule": "cos"}, "linear, cosine, shift"),
         ({"cfg_scale": -0.1}, "cfg_scale=-0.1"),
         ({"block_lenght": 8}, "did you mean 'block_length'"),
-        ({"zzz": 8}, "known: decoder"),
+        ({"zzz": 8}, "known: gen_length"),
         ({"gen_length": 8.0}, "gen_length=8.0 is not a positive whole number"),
         ({"gen_length": "many"}, "gen_length='many' is not a positive whole"),
         ({"gen_length": True}, "gen_length=True is not a positive whole"),

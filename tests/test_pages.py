@@ -52,11 +52,14 @@ def script_text(script: Path) -> str:
 
 
 def check(command: str, folder: Path) -> None:
-    words = [word for word in shlex.split(command) if word not in ("torchrun",)]
+    words = [word for word in shlex.split(command)]
     variables = []
     while words and ASSIGNMENT.match(words[0]):
         variables.append(ASSIGNMENT.match(words.pop(0))[1])
     program, *rest = words
+    if program == "torchrun":
+        rest = rest[rest.index("-m") :]
+        program = "python"
     if Path(program).name in OTHERS:
         return
     options = [word.split("=")[0] for word in rest if word.startswith("--")]
