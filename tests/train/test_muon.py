@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from llava.train.optimizers.muon import MuonWithAdamW, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
 
 
 class Tiny(nn.Module):
@@ -28,9 +28,9 @@ def build(seed=0):
     named = list(model.named_parameters())
     matrices = [p for name, p in named if is_hidden_matrix(name, p)]
     others = [p for name, p in named if not is_hidden_matrix(name, p)]
-    optimizer = MuonWithAdamW(
+    optimizer = MuonWithRest(
         [{"params": matrices, "lr": 0.01, "weight_decay": 0.0}],
-        [{"params": others, "lr": 0.02, "weight_decay": 0.0}],
+        torch.optim.AdamW([{"params": others, "lr": 0.02, "weight_decay": 0.0}]),
     )
     return model, optimizer
 

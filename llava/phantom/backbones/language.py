@@ -28,7 +28,7 @@ from llava.model.builder import prepare_tokenizer
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.phantom.backbones.fitting import fit
-from llava.train.run.checkpoints import write_json
+from llava.store import write_json
 
 CANVAS = 64
 OURS = (

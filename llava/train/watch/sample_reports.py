@@ -37,9 +37,9 @@ class SampleReports(TrainerCallback):
 
     def __init__(self, trainer: LLaDATrainer, entries: Sequence[Entry], canvas: int) -> None:
         self.trainer, self.entries = trainer, entries
-        blocks = SamplingConfig(canvas).num_blocks
+        blocks = SamplingConfig(gen_length=canvas).num_blocks
         steps = blocks * max(1, min(_STEPS, canvas) // blocks)
-        self.sampling = SamplingConfig(canvas, steps=steps)
+        self.sampling = SamplingConfig(gen_length=canvas, steps=steps)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
