@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error.failures)
     except SignalException as error:
         return exits.INTERRUPTED if was_saved(argv) else 128 + error.sigval
+    finally:
+        del os.environ[_LAUNCHER]
     return exits.DONE
 
 

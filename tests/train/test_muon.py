@@ -5,7 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import TrainingArguments
+from transformers.optimization import Adafactor
 
+from llava.train.optimizers import LearningRates, build_optimizer
 from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
 
 
@@ -86,3 +89,18 @@ def test_projector_matrices_count_and_embeddings_do_not():
     assert is_hidden_matrix("model.layers.3.mlp.up_proj.weight", weight)
     assert not is_hidden_matrix("model.embed_tokens.weight", weight)
     assert not is_hidden_matrix("model.layers.3.mlp.up_proj.bias", bias)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("adamw_torch", torch.optim.AdamW), ("adafactor", Adafactor)]
+)
+def test_the_rest_is_trained_by_the_optimizer_and_settings_of_the_run(name, expected, tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, optim=name, adam_beta1=0.5, adam_epsilon=1e-3
+    )
+    rates = LearningRates(default=1e-3, muon=1e-2)
+    _, rest = build_optimizer(Tiny(), rates, set(), arguments).parts
+    assert type(rest) is expected
+    if name == "adamw_torch":
+        (group,) = rest.param_groups
+        assert (group["betas"], group["eps"]) == ((0.5, 0.999), 1e-3)

@@ -90,6 +90,13 @@ def test_the_preflight_passes_a_sound_dataset(tmp_path, command, mixed_data, cap
     assert capsys.readouterr().out.count("13 entries, all of them can be read") == 2
 
 
+def test_the_preflight_refuses_a_dataset_without_entries(tmp_path, command, capsys):
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    assert main(command(tmp_path / "run", "--check_data", data=empty)) == exits.USAGE
+    assert "it has no entries" in capsys.readouterr().err
+
+
 @pytest.fixture
 def poisoned(monkeypatch):
     """The picture of study-5 is no number."""

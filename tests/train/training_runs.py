@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -27,18 +28,27 @@ Hook = Callable[[], None]
 def run(argv: Sequence[str], log: Path, processes: int = 1, hook: Hook | None = None) -> list[int]:
     """Exit codes of each process (negative: the signal that ended it); output goes to `log`."""
     port = _free_port()
-    children = [
-        CONTEXT.Process(target=_child, args=(list(argv), rank, processes, port, log, hook))
-        for rank in range(processes)
-    ]
-    for child in children:
-        child.start()
+    children = [start(argv, log, rank, processes, port, hook) for rank in range(processes)]
     for child in children:
         child.join(120)
         if child.is_alive():
             child.kill()
             child.join()
     return [child.exitcode for child in children]
+
+
+def start(
+    argv: Sequence[str],
+    log: Path,
+    rank: int = 0,
+    processes: int = 1,
+    port: int = 0,
+    hook: Hook | None = None,
+) -> BaseProcess:
+    """One process of a run."""
+    child = CONTEXT.Process(target=_child, args=(list(argv), rank, processes, port, log, hook))
+    child.start()
+    return child
 
 
 def _child(
