@@ -58,7 +58,7 @@ class GlobalBatches:
         return -(-self.samples // self.size)
 
     def real_samples(self, step: int) -> int:
-        """How many samples of global step `step` (counted over all epochs) are no stand-ins."""
+        """How many samples of global step `step` (counted over all epochs) are not stand-ins."""
         done = (step % self.steps_per_epoch) * self.size
         return min(self.size, self.samples - done)
 
@@ -139,7 +139,9 @@ class DrawnSamples(Dataset):
         problem = ""
         sample = None
         if draw.real:
-            self.samples.set_epoch(draw.epoch)  # here, in the worker: it may be epochs behind
+            self.samples.set_epoch(
+                draw.epoch
+            )  # here, in the worker: it may be an earlier epoch there
             try:
                 sample = self.samples[draw.index]
             except (ValueError, OSError) as error:

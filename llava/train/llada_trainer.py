@@ -80,8 +80,7 @@ class LLaDATrainer(Trainer):
         **trainer_arguments: Any,
     ) -> None:
         self.loaded, self.rates, self.saved_parts = loaded, rates, saved_parts
-        self.policies, self.monitor = policies, monitor
-        self.bad_samples = 0
+        self.policies, self.monitor, self.bad_samples = policies, monitor, 0
         super().__init__(model=loaded.model, **trainer_arguments)
         if self.args.deepspeed and not self.is_deepspeed_enabled:
             raise ValueError(
@@ -96,7 +95,10 @@ class LLaDATrainer(Trainer):
         lengths = self.train_dataset.text_lengths() if policies.group_by_length else None
         self.batches = GlobalBatches(len(self.train_dataset), size, args.seed, lengths=lengths)
         self.guard = StepGuard(
-            policies.on_nonfinite, policies.stop, self._identify, self._last_good
+            policies.on_nonfinite,
+            policies.stop,
+            lambda index: self.train_dataset.entries[index].id,
+            self._last_good,
         )
         if self.is_deepspeed_enabled:
             self.guard.skipped = lambda: self.accelerator.optimizer_step_was_skipped
@@ -313,9 +315,6 @@ class LLaDATrainer(Trainer):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def _identify(self, index: int) -> str:
-        return self.train_dataset.entries[index].id
 
     def _last_good(self) -> str:
         last = checkpoints.last_checkpoint(self.run_folder)

@@ -160,6 +160,7 @@ def build_trainer(
     samples = _entries(data, data.data_path)
     validation = _entries(data, data.eval_data_path) if data.eval_data_path else None
     views_of = stored_views(arguments, loaded, samples)
+    policies = _policies(arguments, stop)
     _settle(training)
     trainer = LLaDATrainer(
         loaded,
@@ -172,7 +173,7 @@ def build_trainer(
             muon=run.muon_lr,
         ),
         saved_parts=_saved_parts(arguments, loaded),
-        policies=_policies(arguments, stop),
+        policies=policies,
         monitor=Monitor(
             StepCost.of_model(loaded.model), loaded.model.image_layout, training.device
         ),

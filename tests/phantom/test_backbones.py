@@ -52,7 +52,7 @@ def test_patches_decide_how_many_tokens_an_image_has():
 def test_patches_that_do_not_tile_the_image_are_refused(capsys):
     files = ["--data-path", "x", "--image-folder", "x", "--output", "x"]
     assert main(["vision", *files, "--image-size", "112", "--patch-size", "20"])
-    assert "--image-size 112 is no multiple of --patch-size 20" in capsys.readouterr().err
+    assert "--image-size 112 is not a multiple of --patch-size 20" in capsys.readouterr().err
 
 
 def test_muon_needs_a_learning_rate_to_be_a_multiple_of():

@@ -1,4 +1,4 @@
-"""Two optimizers behind one face."""
+"""Two optimizers that the Trainer drives as one."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What a run does with samples it cannot read, losses that are no numbers, and other settings."""
+"""Policies of a run: unreadable samples, NaN or Inf losses, changed settings."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ SHORT = ("--num_train_epochs", "1", "--mm_tunable_parts", "mm_mlp_adapter")
 
 @pytest.fixture
 def broken_data(tmp_path, mixed_data):
-    """The dataset with one file that is no image, and one entry without an answer."""
+    """The dataset with one file that is not an image, and one entry without an answer."""
     entries = json.loads(mixed_data.read_text())
     entries[4]["image"] = "broken.png"
     broken = mixed_data.parent / "broken.png"
@@ -99,7 +99,7 @@ def test_the_preflight_refuses_a_dataset_without_entries(tmp_path, command, caps
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """The picture of study-5 is no number."""
+    """The image of study-5 is NaN."""
     read = not_a_number(ReportDataset.__getitem__, 5)
     monkeypatch.setattr(ReportDataset, "__getitem__", read)
 
@@ -115,7 +115,7 @@ def poisoned_step(run_folder, trainer_seed=42) -> int:
     return draws[0] + 1
 
 
-def test_a_loss_that_is_no_number_stops_naming_step_samples_and_last_checkpoint(
+def test_a_non_finite_loss_stops_naming_step_samples_and_last_checkpoint(
     tmp_path, command, poisoned, capsys
 ):
     more = (*SHORT, "--num_train_epochs", "2", "--save_steps", "1")

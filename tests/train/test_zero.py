@@ -80,7 +80,7 @@ def test_one_process_trains_under_zero_without_mpi(arguments, folder, ddp):
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder):
-    """Of two steps one holds a picture that is no number."""
+    """Of two steps one holds an image with NaN."""
     pytest.importorskip("deepspeed")
     name = f"poisoned{stage}"
     flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json", "--bf16", "true")

@@ -1,6 +1,6 @@
-"""A few validation reports at each evaluation, with their images, for TensorBoard.
+"""Reports of a few validation samples at each evaluation, with their images, for TensorBoard.
 
-The loss says how well the model does, these say what it writes. The same samples every time.
+The loss tells how well the model does, these tell what it writes. The samples stay the same.
 """
 
 from __future__ import annotations
