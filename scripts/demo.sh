@@ -11,6 +11,7 @@ TRAIN_CASES="${TRAIN_CASES:-12000}"
 TEST_CASES="${TEST_CASES:-240}"
 NPROC="${NPROC:-2}"
 [[ $# -eq 0 ]] || die "demo.sh takes no arguments; its settings are variables: $(sed -n 's/^\([A-Z_]*\)=.*/\1/p' "$0" | tr '\n' ' ')"
+for name in TRAIN_CASES TEST_CASES NPROC; do need_whole "$name" 1; done
 
 # On a CPU with bf16 instructions, half the time; on others bf16 would be slower than fp32.
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then BF16="${BF16:-true}"; fi

@@ -52,11 +52,11 @@ from llava.phantom.backbones.language import (
     notes_dataset,
     start_as_identity,
 )
+from llava.store import write_json
 from llava.train.batches import DrawnSamples, EpochLoader, GlobalBatches, Share, ShareSampler
 from llava.train.feature_cache import TowerReader, open_store
 from llava.train.optimizers import LearningRates, build_optimizer
 from llava.train.optimizers.denormals import flushed
-from llava.train.run.checkpoints import write_json
 from llava.train.watch.progress import ProgressBar
 
 if TYPE_CHECKING:

@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from llava.model.builder import load_pretrained_model
+    from llava.store import write_json
     from llava.train.optimizers.denormals import flushed
-    from llava.train.run.checkpoints import write_json
 
     try:
         loaded = load_pretrained_model(

@@ -32,7 +32,7 @@ class Record:
 
     def write(self, study: Path) -> Path:
         """Into the study's folder, by one rename."""
-        from llava.train.run.checkpoints import write_json
+        from llava.store import write_json
 
         folder = study / "records"
         folder.mkdir(parents=True, exist_ok=True)

@@ -89,8 +89,8 @@ def evaluations(arm: Arm, seed: int, settings: Settings) -> list[tuple[int, str]
 def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
     """Train into the arm's folder unless that is finished; the exit code of the training."""
     from bench.study.weight_mean import WeightMean
+    from llava.store import write_json
     from llava.train.arguments import parse_arguments
-    from llava.train.run.checkpoints import write_json
     from llava.train.run.folder import FINISHED_FILE
     from llava.train.train import train
 

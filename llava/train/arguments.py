@@ -1,17 +1,20 @@
-"""What a training run can be told. Plain dataclasses, so that `--help` needs no heavy import.
+"""Options of a training run: plain dataclasses, so that `--help` needs no heavy import.
 
 Options of this project are listed here with their help; every other `--name value` is an option of
-`transformers.TrainingArguments` and is checked by it.
+`transformers.TrainingArguments`. Numbers have their ranges in `llava.train.ranges`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.command_line import nearest
+from llava.train.ranges import check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,28 +39,30 @@ class ModelArguments:
         "language model (a2d-qwen3 or qwen3), folder or hub name; or the folder of a trained "
         "checkpoint to go on with, which has its own tower and projector",
     )
-    vision_tower: str = option("", "SigLIP checkpoint beside a language model, folder or hub name")
+    vision_tower: str = option("", "SigLIP checkpoint for a language model, folder or hub name")
     pretrain_mm_mlp_adapter: str = option("", "projector of stage 1 (its output folder or file)")
     mm_tunable_parts: str = option(
         "mm_mlp_adapter", f"what is trained, comma-separated from: {', '.join(TUNABLE_PARTS)}"
     )
     mm_projector_type: str = option("mlp2x_gelu", "projector", ("mlp2x_gelu", "linear"))
-    mm_vision_select_layer: int = option(-2, "hidden state of the tower that is the image")
+    mm_vision_select_layer: int = option(-2, "hidden state of the tower that represents the image")
     image_aspect_ratio: str = option(
         "square",
-        "stretch a picture, pad it, or see it whole and in up to four tiles",
+        "stretch an image, pad it, or show it whole and in up to four tiles",
         ("square", "pad", "anyres_max_4"),
     )
     mm_spatial_pool_stride: int = option(
         1, "average image tokens over squares of this side: 2 makes 196 of 729"
     )
     attention_mode: str = option(
-        "full", "full: all attends to all; prefix: the prompt only to itself", ("full", "prefix")
+        "prefix",
+        "full: all positions attend to all; prefix: image and prompt attend only to themselves",
+        ("full", "prefix"),
     )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
     end_of_text_weight: float = option(
-        1.0, "weight in the loss of the end-of-text fill behind the first end of text"
+        1.0, "weight in the loss of the end-of-text fill after the first end of text"
     )
     num_views: int = option(
         0, "masked copies of a sample, over one prefix: 2, 4 or 8 (0: one complementary pair)"
@@ -75,10 +80,10 @@ class DataArguments:
     eval_data_path: str = option("", "conversations JSON or YAML for the validation loss")
     model_max_length: int = option(8192, "longest sample in tokens, images counted in full")
     feature_cache: str = option(
-        "", "folder for what the frozen vision tower makes of each image, computed once (stage 1)"
+        "", "folder for the frozen vision tower's features of each image, computed once (stage 1)"
     )
     answer_fill: str = option(
-        "canvas", "end-of-text behind the answer", ("canvas", "random", "tight")
+        "canvas", "end-of-text after the answer", ("canvas", "random", "tight")
     )
     context_dropout: float = option(
         0.0, "probability that a field of the clinical context is left out, drawn every epoch"
@@ -88,7 +93,7 @@ class DataArguments:
 
 @dataclass
 class RunArguments:
-    """What this project adds to the Trainer's own options."""
+    """Optimizer, noise, checks and other policies, in addition to the Trainer's own options."""
 
     group_by_length: bool = option(False, "form global batches of samples of similar length")
     torch_compile: bool = option(False, "compile the language model's layers (torch.compile)")
@@ -109,25 +114,30 @@ class RunArguments:
     lora_dropout: float = option(0.0, "dropout before the adapters")
     lora_targets: str = option(",".join(LORA_TARGETS), "projections with adapters, comma-separated")
     stratified_t: bool = option(
-        False, "spread the noise levels evenly over the global batch, not drawn one by one"
+        False,
+        "spread the noise levels evenly over the global batch",
     )
     t_power: float = option(
-        1.0, "above 1, lean the stratified noise levels to the top: t = u ** (1 / t_power)"
+        1.0,
+        "above 1, shift the stratified noise levels up: t = u ** (1 / t_power); needs "
+        "--loss_weighting uniform",
     )
     check_data: bool = option(
         False, "read every entry, report all problems at once, and stop: no training"
     )
     on_bad_sample: str = option(
-        "error", "a sample that cannot be read: end the run, or count and skip", ("error", "skip")
+        "error",
+        "a sample that cannot be read: end the run, or count and skip",
+        ("error", "skip"),
     )
     on_nonfinite: str = option(
-        "stop", "a step whose loss or gradient is no number", ("stop", "skip")
+        "stop", "a step with a NaN or Inf loss or gradient", ("stop", "skip")
     )
     sample_reports: int = option(
         4, "validation reports written at each evaluation, for TensorBoard (0: none)"
     )
     resume_changed: bool = option(
-        False, "continue a run although its configuration changed; the differences are printed"
+        False, "continue a run with a changed configuration; the differences are printed"
     )
     overwrite: bool = option(False, "delete another run in output_dir first")
 
@@ -150,9 +160,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m llava.train.train",
         description="Train one stage. Stage 1 (mm_tunable_parts mm_mlp_adapter) trains and saves "
         "the projector; stage 2 trains all three parts and saves a checkpoint folder.",
-        epilog="Every option of transformers.TrainingArguments is accepted as well, such as "
+        epilog="Options of transformers.TrainingArguments are accepted as well, such as "
         "--output_dir, --learning_rate, --num_train_epochs, --per_device_train_batch_size, "
-        "--gradient_accumulation_steps, --bf16 true, --report_to, --deepspeed zero2.json.",
+        "--gradient_accumulation_steps, --bf16 true, --report_to, --deepspeed zero2.json; those "
+        "that this training loop cannot honour are refused.",
         allow_abbrev=False,
     )
     for group in GROUPS:
@@ -187,7 +198,7 @@ def _boolean(text: str) -> bool:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """Parse a command line; what is wrong ends the program with a message that names it."""
+    """Parse a command line; an error ends the program with a message that names the option."""
     parser = build_parser()
     own, rest = parser.parse_known_args(argv)
     from transformers import HfArgumentParser, TrainingArguments
@@ -201,11 +212,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     groups = [
         group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in GROUPS
     ]
-    if given.deepspeed:
-        # With it accelerate would leave DeepSpeed out, without a word.
-        os.environ.pop("ACCELERATE_USE_CPU", None)
     try:
-        check_arguments(groups[0], groups[1])
+        for group in (*groups, given):
+            check_ranges(group)
+        check_arguments(*groups)
+        if given.deepspeed:
+            _prepare_deepspeed()
         training = TrainingArguments(**vars(given))
         check_training(groups[2], training)
     except ValueError as error:
@@ -213,45 +225,58 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     return Arguments(*groups, training)
 
 
-def check_arguments(model: ModelArguments, data: DataArguments) -> None:
-    """ValueError for what is missing or contradictory, naming the option."""
-    from llava.train.initial_model import is_checkpoint
+def _prepare_deepspeed() -> None:
+    """Have accelerate use DeepSpeed on a CPU too, and one process start without MPI."""
+    os.environ.pop("ACCELERATE_USE_CPU", None)  # with it accelerate would leave DeepSpeed out
+    if "RANK" not in os.environ:  # DeepSpeed would ask mpi4py, which is not installed
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
+
+def is_checkpoint(model: ModelArguments) -> bool:
+    """Whether `--model_name_or_path` is a folder of this project, not a language model."""
+    from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
+    from llava.model.weights import read_config
+
+    folder = Path(model.model_name_or_path)
+    if not (folder / "config.json").is_file():
+        return False
+    return read_config(folder).get("model_type") == LlavaQwenDiffusionConfig.model_type
+
+
+def check_arguments(model: ModelArguments, data: DataArguments, run: RunArguments) -> None:
+    """ValueError for what is missing or contradictory, naming the option."""
     for name, group in (("model_name_or_path", model), ("data_path", data)):
         if not getattr(group, name):
             raise ValueError(f"--{name} is required")
     if not model.vision_tower and not is_checkpoint(model):
         raise ValueError(
-            "--vision_tower is required: --model_name_or_path is no trained checkpoint's folder"
+            "--vision_tower is required: --model_name_or_path is not a trained checkpoint's folder"
         )
     if model.num_views not in VIEWS:
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
         )
-    if model.end_of_text_weight < 0:
+    if run.t_power != 1 and not run.stratified_t:
+        raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
+    if run.t_power != 1 and model.loss_weighting == "elbo":
         raise ValueError(
-            f"--end_of_text_weight {model.end_of_text_weight} is negative; 0 leaves the fill out"
+            f"--t_power {run.t_power} changes the objective under --loss_weighting elbo, whose "
+            "weights assume a uniform t; give --loss_weighting uniform, or leave --t_power out"
         )
     parts = tunable_parts(model)
-    for part in parts:
-        if part not in TUNABLE_PARTS:
-            raise ValueError(
-                f"--mm_tunable_parts: {part!r} is unknown; choose from {TUNABLE_PARTS}"
-            )
+    unknown = [part for part in parts if part not in TUNABLE_PARTS]
+    if unknown or not parts:
+        found = f"{unknown[0]!r} is unknown" if unknown else "it is empty"
+        raise ValueError(f"--mm_tunable_parts: {found}; choose from {TUNABLE_PARTS}")
     if data.feature_cache and "mm_vision_tower" in parts:
         raise ValueError(
             "--feature_cache needs a frozen tower: take mm_vision_tower out of the "
             "parts to train, or leave the cache out"
         )
-    if not parts:
-        raise ValueError(f"--mm_tunable_parts is empty; choose from {TUNABLE_PARTS}")
-
-
-def _check_noise_levels(run: RunArguments) -> None:
-    if run.t_power <= 0:
-        raise ValueError(f"--t_power {run.t_power} is not positive; 1 leaves t uniform")
-    if run.t_power != 1 and not run.stratified_t:
-        raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
 
 
 def check_training(run: RunArguments, training: TrainingArguments) -> None:
@@ -261,12 +286,9 @@ def check_training(run: RunArguments, training: TrainingArguments) -> None:
             "--torch_compile_backend and --torch_compile_mode compile the model as a whole, which "
             "breaks at every length read from a batch; give --torch_compile alone"
         )
-    if run.pad_to_multiple_of < 1:
-        raise ValueError(f"--pad_to_multiple_of={run.pad_to_multiple_of} is not positive; try 64")
-    _check_noise_levels(run)
     if run.muon_lr > 0 and training.learning_rate <= 0:
         raise ValueError(
-            "--muon_lr is shared out by multiples of --learning_rate: give one above 0"
+            "--muon_lr is scaled by each part's multiple of --learning_rate: give one above 0"
         )
     if training.n_gpu > 1:
         raise ValueError(
@@ -274,9 +296,9 @@ def check_training(run: RunArguments, training: TrainingArguments) -> None:
             "train/scripts do (torchrun), or choose one with CUDA_VISIBLE_DEVICES"
         )
     if training.dataloader_drop_last:
-        raise ValueError("--dataloader_drop_last: the last batch is filled up, leave it out")
+        raise ValueError("--dataloader_drop_last: the last batch is filled up; leave it out")
     if training.auto_find_batch_size:
-        raise ValueError("--auto_find_batch_size would change the run as it goes; set a batch size")
+        raise ValueError("--auto_find_batch_size would change the batch; set a batch size")
     if training.deepspeed and run.on_nonfinite == "skip" and not training.bf16:
         raise ValueError("--on_nonfinite skip with --deepspeed needs --bf16 true")
 

@@ -1,9 +1,10 @@
-"""Which samples make one optimizer step, on which process, and how much each counts.
+"""The samples of each optimizer step: on which process, and how much each counts.
 
 First stage of the training loop: an epoch's order is cut into global batches, a function of the
 seed alone; each process then takes its share. So the same global batch gives the same step as
 1 process x 8, 2 x 4 or with gradient accumulation. Where the samples do not fill the last global
-batch, stand-ins without weight do: no sample counts twice, none is left out.
+batch, stand-ins without weight do: no sample counts twice, none is left out. With length grouping
+padding is small whatever a process's share, and no process waits for another's long samples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,14 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from llava.constants import IGNORE_INDEX
 from llava.data.samples.dataset import Collator, ReportDataset
 from llava.diffusion.masking import row_seed
-from llava.train.length_groups import group_by_length
 
 EXTRA_FIELDS = ("sample_index", "position", "weight", "problems")
 """What `WeighingCollator` adds for the trainer; the model does not take it."""
+
+
+LENGTH_WINDOW = 50
+"""Global batches that are sorted by length together: enough for small differences, few enough that
+an epoch stays close to its shuffled order."""
 
 
 class Draw(NamedTuple):
@@ -53,7 +58,7 @@ class GlobalBatches:
         return -(-self.samples // self.size)
 
     def real_samples(self, step: int) -> int:
-        """How many samples of global step `step` (counted over all epochs) are no stand-ins."""
+        """How many samples of global step `step` (counted over all epochs) are not stand-ins."""
         done = (step % self.steps_per_epoch) * self.size
         return min(self.size, self.samples - done)
 
@@ -134,7 +139,9 @@ class DrawnSamples(Dataset):
         problem = ""
         sample = None
         if draw.real:
-            self.samples.set_epoch(draw.epoch)  # here, in the worker: it may be epochs behind
+            self.samples.set_epoch(
+                draw.epoch
+            )  # here, in the worker: it may be an earlier epoch there
             try:
                 sample = self.samples[draw.index]
             except (ValueError, OSError) as error:
@@ -167,3 +174,30 @@ class WeighingCollator:
             batch[name] = torch.tensor([sample[name] for sample in samples])
         batch["problems"] = [sample["problem"] for sample in samples if sample["problem"]]
         return batch
+
+
+def group_by_length(
+    order: Sequence[int], lengths: Sequence[int], size: int, generator: torch.Generator
+) -> list[int]:
+    """An epoch's order, regrouped so that each `size` neighbours have similar lengths.
+
+    order: sample indices, shuffled. lengths: of every sample, in any unit. size: samples of a
+    global batch. The batches come in random order, and the samples within each; what does not fill
+    a batch stays last. A function of its arguments alone: the same on every process.
+    """
+    whole = len(order) - len(order) % size
+    batches: list[list[int]] = []
+    for start in range(0, whole, LENGTH_WINDOW * size):
+        window = order[start : min(start + LENGTH_WINDOW * size, whole)]
+        window = sorted(window, key=lambda sample: lengths[sample])
+        batches += [window[first : first + size] for first in range(0, len(window), size)]
+    grouped = [
+        batches[batch][place]
+        for batch in _shuffled(len(batches), generator)
+        for place in _shuffled(size, generator)
+    ]
+    return grouped + list(order[whole:])
+
+
+def _shuffled(count: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(count, generator=generator).tolist()

@@ -1,6 +1,6 @@
-"""The preflight: read every entry as the training will, and report all problems at once.
+"""Read every entry as the training will, and report all problems at once (`--check_data`).
 
-Before days on GPUs: minutes on a CPU. Nothing is trained and nothing is written.
+Minutes on a CPU, before days on GPUs. Nothing is trained and nothing is written.
 """
 
 import sys
@@ -22,7 +22,7 @@ File = tuple[Path, str | Path | None]
 
 
 class _Readings(Dataset):
-    """Per entry of a share of the dataset what is wrong with it; empty when nothing is."""
+    """The problem of each entry of a share of the dataset; empty when there is none."""
 
     def __init__(self, samples: ReportDataset, share: range) -> None:
         self.samples, self.share = samples, share
@@ -39,7 +39,7 @@ class _Readings(Dataset):
 
 
 def list_files(data_path: str, image_folder: str) -> list[File]:
-    """The files behind a data path: itself, or what a YAML lists; each whole, and once."""
+    """The files of a data path: itself, or those that a YAML lists; each in full, and once."""
     if not data_path:
         return []
     path = Path(data_path)
@@ -65,6 +65,8 @@ def check_files(
         entries = list(read_entries(path, image_folder, refused))
         unread = gathered(_read_all(dataset_of(entries), training))
         problems = refused + [problem for part in unread for problem in part]
+        if not refused and not entries:
+            problems = ["it has no entries"]
         if training.process_index == 0:
             _report(path, problems, len(refused) + len(entries))
         sound = sound and not problems

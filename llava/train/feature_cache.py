@@ -1,17 +1,16 @@
-"""Stage 1 without the tower: its features of every image, computed once and kept on disk.
+"""Features of the frozen vision tower, computed once per image and kept on disk (stage 1).
 
-Opt-in (`--feature_cache FOLDER`), and only while the vision tower is frozen: then what it makes of
-an image never changes. A file per image, named by the SHA-256 of the image file's content, lies in
-a subfolder named by everything else the features depend on: the tower's weights, the layer they are
-taken from, the image processor, the layout and the precision. So an image or a tower that changed
-has no file yet, and no stale one is ever read. Safetensors only; 729 tokens take 1.7 MB in bf16.
+Optional (`--feature_cache FOLDER`), and only while the vision tower is frozen, since the features
+of an image then never change. There is a file per image, named by the SHA-256 of the image file, in
+a subfolder named by everything else that the features depend on: the tower's weights, the layer
+they are taken from, the image processor, the layout and the precision. A changed image or tower has
+no file yet, so that no stale one is ever read. Safetensors only; 729 tokens take 1.7 MB in bf16.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llava.images.loading import load_image, picture_sizes, process_images, resolve_image_path
+from llava.store import partial_path
 from llava.train.run.processes import barrier
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _CHECKED = 2
 
 @dataclass(frozen=True)
 class Features:
-    """What the tower makes of one image: views (V, N, D), of a picture of size (1, 2) pixels."""
+    """Features of one image: views (V, N, D), and the size (1, 2) of the image in pixels."""
 
     views: Tensor
     size: Tensor
@@ -80,13 +80,13 @@ class FeatureStore:
         }
 
     def save(self, image: Path, features: Features) -> None:
-        """Written beside and renamed: a killed process leaves no half file under its name."""
+        """Write under a partial name and rename: a killed process leaves no incomplete file."""
         file = self.path(image)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial = partial_path(file)
         tensors = {"views": features.views.cpu().contiguous(), "size": features.size}
         save_file(tensors, partial)
-        os.replace(partial, file)
+        partial.replace(file)
 
 
 def image_files(entry: Entry) -> Iterator[Path]:
@@ -96,14 +96,14 @@ def image_files(entry: Entry) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class TowerReader:
-    """The frozen tower with what it reads images by. precision: what it computes in."""
+    """The frozen tower and its image processor. precision: of the computation."""
 
     loaded: Loaded
     device: torch.device
     precision: torch.dtype
 
     def name(self) -> str:
-        """SHA-256 of all that features depend on beside the image."""
+        """SHA-256 of everything that features depend on, except the image."""
         tower, layout = self.loaded.model.vision_tower, self.loaded.model.image_layout
         processor = self.loaded.image_processor.to_dict()
         processor.pop("_name_or_path", None)
@@ -159,6 +159,6 @@ def _check(store: FeatureStore, reader: TowerReader, images: Sequence[Path]) -> 
         stored, again = store.load(image).views.float(), reader.read(image).views.float().cpu()
         if stored.shape != again.shape or (stored - again).norm() > tolerance * again.norm():
             raise ValueError(
-                f"cached features {str(store.path(image))!r} are not what the vision tower makes "
+                f"cached features {str(store.path(image))!r} are not the vision tower's features "
                 f"of {str(image)!r}; delete {str(store.folder)!r}"
             )

@@ -1,8 +1,8 @@
-"""The model that a run starts from: backbones joined by a projector, or a checkpoint to go on with.
+"""The model that a run starts from: backbones joined by a projector, or a trained checkpoint.
 
     arguments -> initial_model() -> Loaded, in fp32 on the CPU, nothing frozen yet
 
-`--model_name_or_path` says which: a language model, or the folder of a trained checkpoint.
+`--model_name_or_path` decides: a language model, or the folder of a trained checkpoint.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.train.arguments import Arguments, ModelArguments, is_checkpoint
+
 if TYPE_CHECKING:
     from llava.model.builder import Loaded
-    from llava.train.arguments import Arguments, ModelArguments
 
 _BUILT_IN = {
     "attention_mode": "attention_mode",
@@ -25,19 +26,12 @@ _BUILT_IN = {
 """Option -> field of a checkpoint's config: what its weights were trained with."""
 
 
-def is_checkpoint(model: ModelArguments) -> bool:
-    """Whether `--model_name_or_path` is a folder of this project, not a language model."""
-    from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
-    from llava.model.weights import read_config
-
-    folder = Path(model.model_name_or_path)
-    if not (folder / "config.json").is_file():
-        return False
-    return read_config(folder).get("model_type") == LlavaQwenDiffusionConfig.model_type
-
-
 def initial_model(arguments: Arguments) -> Loaded:
     """Raises ValueError or FileNotFoundError for options that do not fit what the folders hold."""
+    from llava.train.run.folder import check_finished
+
+    for name in ("model_name_or_path", "pretrain_mm_mlp_adapter"):
+        check_finished(f"--{name}", getattr(arguments.model, name))
     return (_go_on if is_checkpoint(arguments.model) else _join)(arguments)
 
 
@@ -77,7 +71,7 @@ def _go_on(arguments: Arguments) -> Loaded:
         if getattr(model, name):
             raise ValueError(
                 f"--model_name_or_path {folder} is a trained checkpoint, which holds all parts: "
-                f"leave --{name} {getattr(model, name)} out"
+                f"leave out --{name} {getattr(model, name)}"
             )
     if arguments.run.lora_rank:
         raise ValueError(
@@ -97,7 +91,7 @@ def _go_on(arguments: Arguments) -> Loaded:
 
 
 def _objective(model: ModelArguments) -> dict[str, object]:
-    """What a run chooses anew, whatever it starts from."""
+    """Settings that every run chooses for itself, whatever it starts from."""
     return {
         "complementary": model.complementary,
         "loss_weighting": model.loss_weighting,

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer with what masked diffusion needs: global batches, noise, saving."""
+"""The Hugging Face Trainer for masked diffusion: global batches, noise, loss, checkpoints."""
 
 import logging
 import shutil
@@ -47,7 +47,7 @@ TRAINER_STATE_FILE = "trainer_state.json"
 
 @dataclass(frozen=True)
 class Policies:
-    """What a run does where there is a choice; the fields are the options of the same name.
+    """Choices of a run; the fields are the options of the same name.
 
     views: draws of the masks of each sample (a complementary pair each, unless that is off).
     """
@@ -66,7 +66,7 @@ class LLaDATrainer(Trainer):
     """Trains a `LlavaQwenForMaskedDiffusion`.
 
     loaded: the model with its tokenizer and image processor, saved together.
-    saved_parts: what of it a checkpoint holds.
+    saved_parts: the part of it that a checkpoint holds.
     """
 
     def __init__(
@@ -80,8 +80,7 @@ class LLaDATrainer(Trainer):
         **trainer_arguments: Any,
     ) -> None:
         self.loaded, self.rates, self.saved_parts = loaded, rates, saved_parts
-        self.policies, self.monitor = policies, monitor
-        self.bad_samples = 0
+        self.policies, self.monitor, self.bad_samples = policies, monitor, 0
         super().__init__(model=loaded.model, **trainer_arguments)
         if self.args.deepspeed and not self.is_deepspeed_enabled:
             raise ValueError(
@@ -96,7 +95,10 @@ class LLaDATrainer(Trainer):
         lengths = self.train_dataset.text_lengths() if policies.group_by_length else None
         self.batches = GlobalBatches(len(self.train_dataset), size, args.seed, lengths=lengths)
         self.guard = StepGuard(
-            policies.on_nonfinite, policies.stop, self._identify, self._last_good
+            policies.on_nonfinite,
+            policies.stop,
+            lambda index: self.train_dataset.entries[index].id,
+            self._last_good,
         )
         if self.is_deepspeed_enabled:
             self.guard.skipped = lambda: self.accelerator.optimizer_step_was_skipped
@@ -209,9 +211,17 @@ class LLaDATrainer(Trainer):
     ) -> EvalLoopOutput:
         """The NELBO per token under fixed noise, whatever the training's weighting."""
         samples = len(dataloader.dataset)
-        nelbo, tokens = validation_loss(self, dataloader)
+        batches = (self._checked(batch) for batch in dataloader)
+        nelbo, tokens = validation_loss(
+            self.model, batches, samples, self.args.seed, self.args.device
+        )
         metrics = {f"{metric_key_prefix}_loss": nelbo, f"{metric_key_prefix}_tokens": tokens}
         return EvalLoopOutput(None, None, metrics, samples)
+
+    def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of the validation set on this process's device."""
+        self.check_samples([batch])
+        return self._prepare_inputs(batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -229,7 +239,7 @@ class LLaDATrainer(Trainer):
         return Path(self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
-        """Write a checkpoint beside, rename it when it is whole, then delete the spare ones."""
+        """Write a checkpoint under a partial name, rename it when complete, delete spare ones."""
         self.store_flos()
         step = self.state.global_step
         final = checkpoints.checkpoint_folder(self.run_folder, step)
@@ -251,7 +261,7 @@ class LLaDATrainer(Trainer):
             checkpoints.rotate(self.run_folder, self.policies.save_total_limit, best)
 
     def save_final(self) -> None:
-        """The trained model into the run's folder, each file whole or absent."""
+        """Write the trained model into the run's folder, each file whole or absent."""
         phases = [lambda folder: self.save_model(folder, True), self._save_state]
         self._write("final", phases, lambda partial: checkpoints.publish(partial, self.run_folder))
 
@@ -305,9 +315,6 @@ class LLaDATrainer(Trainer):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def _identify(self, index: int) -> str:
-        return self.train_dataset.entries[index].id
 
     def _last_good(self) -> str:
         last = checkpoints.last_checkpoint(self.run_folder)

@@ -1,4 +1,4 @@
-"""Adapters and their backbones -> one plain checkpoint folder, as training in full writes it.
+"""Merge adapters into their backbones: one checkpoint folder, as full training writes it.
 
 python -m llava.train.merge_lora --adapters exp/stage2-lora --output exp/stage2-merged
 """
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def merge(adapters: Path, output: Path, model_base: str | None = None) -> None:
-    """Raises ValueError or OSError for what the user can mend."""
+    """Raises ValueError or OSError for what the user can fix."""
     from llava.model.builder import load_adapted_model, save_checkpoint
     from llava.train.run.checkpoints import partial_folder, publish
 

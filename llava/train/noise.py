@@ -1,7 +1,7 @@
-"""The noise of training and of validation: a function of (seed, step, sample), of nothing else.
+"""The noise of training and of validation: a function of (seed, step, sample) alone.
 
-Second stage of the training loop: not of the number of processes, the batch's composition or its
-padding; so that a step gives the same loss on one process and on many, and after a restart.
+Second stage of the training loop. The noise does not depend on the number of processes, the rest of
+the batch or its padding: a step has the same loss on one process and on many, and after a restart.
 """
 
 import torch
@@ -11,7 +11,7 @@ from llava.diffusion.masking import Noise, row_seed, seeded_views
 from llava.diffusion.schedule import stratified_times
 
 EVALUATION_STEP = -1
-"""Step that seeds the noise of every evaluation: the same noise, so the same number, each time."""
+"""Step that seeds the noise of every evaluation, so that it is the same each time."""
 
 
 def training_noise(

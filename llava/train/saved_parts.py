@@ -1,7 +1,7 @@
-"""What of the model a checkpoint holds: all of it, the projector alone, or adapters.
+"""Parts of the model that a checkpoint holds: all of it, the projector alone, or adapters.
 
-A run trains some parts and leaves the backbones as they are; it saves what another run or the
-inference cannot get from the backbones. Everything is safetensors; nothing is unpickled.
+A run saves what cannot be had from the backbones that it started from. Everything is safetensors;
+nothing is unpickled.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class WholeModel:
     loaded: Loaded
 
     def save(self, folder: Path, state: State | None) -> None:
-        if state is not None:  # gathered by a wrapper, which does not know of tied weights
+        if state is not None:  # gathered by a wrapper, which does not know about tied weights
             tied = self.loaded.model.all_tied_weights_keys
             state = {key: value for key, value in state.items() if key not in tied}
         save_checkpoint(folder, self.loaded, state)
@@ -45,7 +45,7 @@ class WholeModel:
 
 @dataclass(frozen=True)
 class ProjectorOnly:
-    """What stage 1 trains."""
+    """The projector alone, which stage 1 trains."""
 
     loaded: Loaded
 
@@ -58,7 +58,7 @@ class ProjectorOnly:
 
 @dataclass(frozen=True)
 class Adapters:
-    """LoRA adapters of the language model, and in full what else is trained."""
+    """LoRA adapters of the language model, and the other trained parts in full."""
 
     loaded: Loaded
     backbones: Backbones

@@ -1,11 +1,11 @@
-"""Training data of a model's own reports: one wording each, where it says what the reference says.
+"""Replace reference reports by a model's own where both say the same, to train on with.
 
     python -m llava.train.self_distillation --run exp/own_reports --output exp/own_data
 
-Radiologists say the same in many ways, and a model that learned from them hesitates between the
-ways: tokens stay undecided for want of a wording, not of a finding. A model that goes on training
-with its own reports has one wording for each picture and decides more tokens in a pass. That passes
-its mistakes on as well; so only reports that say what the reference says take its place.
+Radiologists say the same in many ways, and a model that learned from them hesitates between these:
+tokens stay undecided for want of a wording, not of a finding. A model that trains on its own
+reports has one wording for each image and decides more tokens in a pass. That would reinforce its
+mistakes as well, so only reports that say what the reference says replace it.
 
 --run is the folder of an evaluation (eval/scripts/evaluate.sh) of the training split. Each
 reference is kept or replaced; the samples and their order stay:
@@ -17,35 +17,62 @@ reference is kept or replaced; the samples and their order stay:
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from llava.data.conversion.output import Conversation
-    from llava.eval.documents import Document
-    from llava.eval.predictions import Prediction
-
-LABELERS = ("chexpert", "phantom")
+Findings = Callable[[str], frozenset]
+"""The findings of a report, to be compared."""
+LABELERS = {
+    "chexpert": "llava.train.self_distillation:chexpert_findings",
+    "phantom": "llava.phantom.findings:findings_in",
+}
+"""Short name -> `module:function`, imported when it is asked for."""
 MIXTURE_FILE = "train.yaml"
 LONGER = 1.5
-"""Words of a report over those of its reference from which on it says more than it was asked."""
+"""A report is too long with more than this many times the words of its reference."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A document of the evaluation: what of it goes back into the training data.
+
+    images: relative to `image_folder`. context: fields of the clinical context, if kept apart.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    image_folder: str
+    study_id: str
+    prompt: str
+    reference: str
+    context: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class OwnReport:
+    """The model's report of a sample. ended: whether the model ended the text itself."""
+
+    text: str
+    reference: str
+    ended: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     from llava.data.conversion.output import check_free
-    from llava.eval.documents import read_written_documents
-    from llava.eval.predictions import read_predictions
 
     try:
         check_free(args.output / MIXTURE_FILE, args.overwrite)
-        documents = read_written_documents(args.run)
-        answers, kept = choose(documents, read_predictions(args.run), findings_of(args.labeler))
-        write_mixture(documents, answers, args.output)
+        findings = findings_of(args.labeler)
+        samples = read_samples(args.run)
+        answers, kept = choose(samples, read_reports(args.run), findings)
+        write_mixture(samples, answers, args.output)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,87 +95,142 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--labeler",
-        choices=LABELERS,
         default="chexpert",
-        help="how findings are read: the 14 CheXpert findings, stated or left open, by the rules "
-        "of llava.eval.labeler (default), or those of the phantoms with their sides",
+        help="how findings are read: chexpert (default), the 14 CheXpert findings, stated or left "
+        "open, by the rules of llava.eval.labeler; phantom, those of the phantoms with their "
+        "sides; or module:function from a report to a frozenset",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
     return parser
 
 
-def findings_of(labeler: str) -> Callable[[str], frozenset]:
-    """labeler: one of LABELERS. What the returned function gives can be compared."""
-    if labeler == "phantom":
-        from llava.phantom.findings import findings_in
-
-        return findings_in
+def chexpert_findings(text: str) -> frozenset:
+    """The CheXpert findings that a report states or leaves open."""
     from llava.eval.labeler import NEGATIVE, label_report
 
-    return lambda text: frozenset(
+    return frozenset(
         (finding, value)
         for finding, value in label_report(text).items()
         if value not in (None, NEGATIVE)
     )
 
 
+def findings_of(labeler: str) -> Findings:
+    """labeler: one of LABELERS, or module:function. Raises ValueError when there is none."""
+    module, _, function = LABELERS.get(labeler, labeler).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--labeler {labeler} is not a labeler ({error}); give {' or '.join(LABELERS)}, or "
+            "module:function"
+        ) from error
+    return found
+
+
+def read_samples(run: Path) -> list[Sample]:
+    """The documents of an evaluation. Raises FileNotFoundError or ValueError naming the line."""
+    samples = []
+    for where, record in _records(run / "documents.jsonl"):
+        try:
+            samples.append(
+                Sample(
+                    id=record["id"],
+                    images=tuple(record["listed_images"]),
+                    image_folder=record["image_folder"],
+                    study_id=record["study_id"],
+                    prompt=record["prompt"],
+                    reference=record["reference"],
+                    context=tuple(map(tuple, record.get("clinical_context", ()))),
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{where} is not a document: {error!r}") from error
+    return samples
+
+
+def read_reports(run: Path) -> dict[str, OwnReport]:
+    """The predictions of an evaluation by id. Raises FileNotFoundError or ValueError."""
+    reports: dict[str, OwnReport] = {}
+    for where, record in _records(run / "predictions.jsonl"):
+        needed = [record.get(name) for name in ("id", "prediction", "reference")]
+        if not all(isinstance(value, str) for value in needed):
+            raise ValueError(f"{where} lacks an id, a prediction or a reference as text")
+        name, text, reference = needed
+        if name in reports:
+            raise ValueError(f"{where}: id {name!r} is predicted more than once")
+        reports[name] = OwnReport(text, reference, record.get("ended", True))
+    return reports
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON-lines file, each with its place."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the folder of an evaluation")
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where} is not a document: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{where} is not a document: {record!r}")
+        yield where, record
+
+
 def choose(
-    documents: Sequence[Document],
-    predictions: Sequence[Prediction],
-    findings: Callable[[str], frozenset],
+    samples: Sequence[Sample], reports: dict[str, OwnReport], findings: Findings
 ) -> tuple[list[str], Counter[str]]:
-    """The answer of each document, and why how many references were kept.
+    """The answer of each sample, and how many references were kept for each reason.
 
-    Raises ValueError when the predictions are not those of the documents.
+    Raises ValueError when the reports are not those of the samples.
     """
-    from llava.eval.predictions import check_ids
-
-    by_id = {prediction.id: prediction for prediction in predictions}
-    check_ids(
-        [document.id for document in documents],
-        [prediction.id for prediction in predictions],
-        "predictions of --run",
-    )
+    missing = [sample.id for sample in samples if sample.id not in reports]
+    if missing or len(reports) > len(samples):
+        known = {sample.id for sample in samples}
+        wrong = missing or [name for name in reports if name not in known]
+        what = "have no prediction" if missing else "are not a document of --run"
+        raise ValueError(f"predictions of --run: {len(wrong)} ids {what}: {wrong[:10]}")
     answers, kept = [], Counter()
-    for document in documents:
-        prediction = by_id[document.id]
-        if prediction.reference != document.reference:
+    for sample in samples:
+        report = reports[sample.id]
+        if report.reference != sample.reference:
             raise ValueError(
-                f"--run: the prediction of {document.id!r} has another reference than its "
+                f"--run: the prediction of {sample.id!r} has another reference than its "
                 "document; evaluate again with --overwrite"
             )
-        wrong = fault(prediction, findings)
-        answers.append(document.reference if wrong else prediction.prediction)
+        wrong = fault(report, findings)
+        answers.append(sample.reference if wrong else report.text)
         if wrong:
             kept[wrong] += 1
     return answers, kept
 
 
-def fault(prediction: Prediction, findings: Callable[[str], frozenset]) -> str:
-    """Why a report must not take its reference's place; empty when it may."""
+def fault(report: OwnReport, findings: Findings) -> str:
+    """Why a report must not replace its reference; empty when it may."""
     from llava.eval.labeler.sentences import normalize, split_sentences
 
-    report, reference = prediction.prediction, prediction.reference
-    if not report.strip() or not prediction.ended:
+    if not report.text.strip() or not report.ended:
         return "empty or cut off"
-    if findings(report) != findings(reference):
+    if findings(report.text) != findings(report.reference):
         return "of other findings"
-    if len(report.split()) > LONGER * len(reference.split()):
+    if len(report.text.split()) > LONGER * len(report.reference.split()):
         return "much longer"
-    sentences = split_sentences(normalize(report))
+    sentences = split_sentences(normalize(report.text))
     return "repeating a sentence" if len(set(sentences)) < len(sentences) else ""
 
 
-def write_mixture(documents: Sequence[Document], answers: Sequence[str], folder: Path) -> None:
+def write_mixture(samples: Sequence[Sample], answers: Sequence[str], folder: Path) -> None:
     """train.yaml in `folder`, and the conversations it lists, one file for each image folder."""
     import yaml
 
     from llava.data.conversion.output import write_list
     from llava.store import whole_file
 
-    entries: dict[str, list[Conversation]] = {}
-    for document, answer in zip(documents, answers, strict=True):
-        entries.setdefault(document.image_folder, []).append(_conversation(document, answer))
+    entries: dict[str, list[dict[str, object]]] = {}
+    for sample, answer in zip(samples, answers, strict=True):
+        entries.setdefault(sample.image_folder, []).append(_conversation(sample, answer))
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, (images, conversations) in enumerate(entries.items(), 1):
@@ -160,13 +242,15 @@ def write_mixture(documents: Sequence[Document], answers: Sequence[str], folder:
         yaml.safe_dump({"datasets": parts}, file, sort_keys=False)
 
 
-def _conversation(document: Document, answer: str) -> Conversation:
+def _conversation(sample: Sample, answer: str) -> dict[str, object]:
+    context = {"context": dict(sample.context)} if sample.context else {}
     return {
-        "id": document.id,
-        "image": list(document.listed_images),
-        "study_id": document.study_id,
+        "id": sample.id,
+        "image": list(sample.images),
+        "study_id": sample.study_id,
+        **context,
         "conversations": [
-            {"from": "human", "value": document.prompt},
+            {"from": "human", "value": sample.prompt},
             {"from": "gpt", "value": answer},
         ],
     }

@@ -14,10 +14,12 @@ from llava.train.arguments import (
     Arguments,
     DataArguments,
     build_parser,
+    is_checkpoint,
     mask_draws,
     parse_arguments,
     tunable_parts,
 )
+from llava.train.launch import end_with_launcher
 from llava.train.run import exits
 from llava.train.run.exits import NonFiniteError, SharedError
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from llava.data.samples.entry import Entry
     from llava.model.builder import Loaded
     from llava.model.lora import LoraSettings
-    from llava.train.llada_trainer import LLaDATrainer
+    from llava.train.llada_trainer import LLaDATrainer, Policies
     from llava.train.run.guard import StopRequest
     from llava.train.saved_parts import SavedParts
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
         build_parser().parse_args(argv)  # prints the help and exits, before any heavy import
+    end_with_launcher()
     arguments = parse_arguments(argv)
     from llava.train.run import processes
 
@@ -56,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> int:
     """Run one stage; returns the exit code (`llava.train.run.exits`).
 
-    callbacks: told of the training beside the run's own, such as a benchmark's clock.
-    Raises ValueError or FileNotFoundError for what the user can mend, SharedError likewise.
+    callbacks: added to the run's own, such as a benchmark's clock.
+    Raises ValueError, FileNotFoundError or SharedError for what the user can fix.
     """
     from transformers import set_seed
 
@@ -66,8 +69,7 @@ def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> in
     from llava.train.run.folder import finish_run, note_interruption, open_run
     from llava.train.run.guard import StopRequest
 
-    with StopRequest() as stop, denormals.flushed():
-        resume = open_run(arguments)
+    with StopRequest() as stop, denormals.flushed(), open_run(arguments) as resume:
         set_seed(arguments.training.seed)
         with processes.whole_weights(arguments.training):
             loaded = build_model(arguments)
@@ -146,27 +148,19 @@ def lora_settings(arguments: Arguments) -> LoraSettings | None:
 def build_trainer(
     arguments: Arguments, loaded: Loaded, stop: StopRequest | None = None
 ) -> LLaDATrainer:
-    """stop: what asks the run to end early; nothing does when absent."""
+    """stop: asks the run to end early; without it nothing does."""
     from llava.data.samples.dataset import Collator
     from llava.model.flops import StepCost
-    from llava.train.llada_trainer import LLaDATrainer, Policies
+    from llava.train.llada_trainer import LLaDATrainer
     from llava.train.optimizers import LearningRates
     from llava.train.watch.metrics import Monitor
+    from llava.train.watch.progress import ProgressBar
 
-    run, training = arguments.run, arguments.training
-    data = arguments.data
+    run, training, data = arguments.run, arguments.training, arguments.data
     samples = _entries(data, data.data_path)
     validation = _entries(data, data.eval_data_path) if data.eval_data_path else None
-    policies = Policies(
-        views=mask_draws(arguments.model),
-        group_by_length=run.group_by_length,
-        stratified_t=run.stratified_t,
-        t_power=run.t_power,
-        on_bad_sample=run.on_bad_sample,
-        on_nonfinite=run.on_nonfinite,
-        save_total_limit=training.save_total_limit,
-        stop=stop,
-    )
+    views_of = stored_views(arguments, loaded, samples)
+    policies = _policies(arguments, stop)
     _settle(training)
     trainer = LLaDATrainer(
         loaded,
@@ -184,19 +178,29 @@ def build_trainer(
             StepCost.of_model(loaded.model), loaded.model.image_layout, training.device
         ),
         args=training,
-        train_dataset=build_dataset(
-            arguments,
-            loaded,
-            samples,
-            data.context_dropout,
-            stored_views(arguments, loaded, samples),
-        ),
+        train_dataset=build_dataset(arguments, loaded, samples, data.context_dropout, views_of),
         eval_dataset=build_dataset(arguments, loaded, validation) if validation else None,
         data_collator=Collator(loaded.model.config.pad_token_id),
-        callbacks=_callbacks(),
+        callbacks=[ProgressBar()],
     )
     _report_samples(arguments, trainer)
     return trainer
+
+
+def _policies(arguments: Arguments, stop: StopRequest | None) -> Policies:
+    from llava.train.llada_trainer import Policies
+
+    run = arguments.run
+    return Policies(
+        views=mask_draws(arguments.model),
+        group_by_length=run.group_by_length,
+        stratified_t=run.stratified_t,
+        t_power=run.t_power,
+        on_bad_sample=run.on_bad_sample,
+        on_nonfinite=run.on_nonfinite,
+        save_total_limit=arguments.training.save_total_limit,
+        stop=stop,
+    )
 
 
 def _entries(data: DataArguments, data_path: str) -> Sequence[Entry]:
@@ -206,7 +210,7 @@ def _entries(data: DataArguments, data_path: str) -> Sequence[Entry]:
 
 
 def _settle(training: TrainingArguments) -> None:
-    """What the Trainer must not do, because this project does it."""
+    """Switch off what this project does in place of the Trainer."""
     training.remove_unused_columns = False
     training.label_names = ["labels"]
     training.disable_tqdm = True  # our own bar says more
@@ -218,7 +222,6 @@ def _settle(training: TrainingArguments) -> None:
 
 def _saved_parts(arguments: Arguments, loaded: Loaded) -> SavedParts:
     from llava.model.lora import Backbones
-    from llava.train.initial_model import is_checkpoint
     from llava.train.saved_parts import Adapters, ProjectorOnly, WholeModel
 
     names = arguments.model
@@ -230,7 +233,7 @@ def _saved_parts(arguments: Arguments, loaded: Loaded) -> SavedParts:
 
 
 def _report_samples(arguments: Arguments, trainer: LLaDATrainer) -> None:
-    """Have reports of validation samples written to TensorBoard, where it is used."""
+    """Write reports of validation samples to TensorBoard, where it is used."""
     from llava.train.watch.sample_reports import SampleReports
 
     count, validation = arguments.run.sample_reports, trainer.eval_dataset
@@ -243,7 +246,7 @@ def _report_samples(arguments: Arguments, trainer: LLaDATrainer) -> None:
 def stored_views(
     arguments: Arguments, loaded: Loaded, entries: Sequence[Entry]
 ) -> ViewReader | None:
-    """Reads what the frozen tower makes of each image from the feature cache; None without one."""
+    """Reads the frozen tower's features of each image from the feature cache; None without one."""
     import torch
 
     from llava.train.feature_cache import TowerReader, open_store
@@ -279,12 +282,6 @@ def build_dataset(
         dropout=ContextDropout(context_dropout, seed) if context_dropout else None,
         views_of=views_of,
     )
-
-
-def _callbacks() -> list[TrainerCallback]:
-    from llava.train.watch.progress import ProgressBar
-
-    return [ProgressBar()]
 
 
 if __name__ == "__main__":

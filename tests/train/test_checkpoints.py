@@ -1,9 +1,10 @@
-"""Checkpoint folders: whole or absent, the spare ones deleted, never the last nor the best."""
+"""Checkpoint folders: complete or absent; spare ones go, never the last nor the best."""
 
 import json
 
 import pytest
 
+from llava.store import write_json
 from llava.train.run import checkpoints
 
 
@@ -76,7 +77,7 @@ def test_what_was_left_half_written_is_removed_and_nothing_else(tmp_path):
     write(tmp_path, 1)
     checkpoints.partial_folder(tmp_path, "checkpoint-2").mkdir()
     checkpoints.partial_folder(tmp_path, "run.json").write_text("{")
-    checkpoints.write_json(tmp_path / "run.json", {"a": 1})
+    write_json(tmp_path / "run.json", {"a": 1})
     checkpoints.remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "run.json"]
     assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1}

@@ -97,7 +97,7 @@ def test_features_that_are_not_the_towers_are_noticed_at_the_start(reader, data,
     for file in files(store.folder):
         state = load_file(file)
         save_file({"views": state["views"] + 1, "size": state["size"]}, file)
-    with pytest.raises(ValueError, match="are not what the vision tower makes"):
+    with pytest.raises(ValueError, match="are not the vision tower's features"):
         open_store(str(tmp_path / "cache"), reader, data, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind when it ends."""
+"""The state of a process after a run."""
 
 import subprocess
 import sys

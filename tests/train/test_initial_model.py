@@ -53,7 +53,7 @@ def test_a_whole_checkpoint_is_saved_whatever_is_trained(command, trained, tmp_p
         (("--attention_mode", "full"), "was trained with prefix; give --attention_mode prefix"),
         (("--mm_vision_select_layer", "-1"), "give --mm_vision_select_layer -2"),
         (("--image_aspect_ratio", "pad"), "give --image_aspect_ratio square"),
-        (("--pretrain_mm_mlp_adapter", "x"), "leave --pretrain_mm_mlp_adapter x out"),
+        (("--pretrain_mm_mlp_adapter", "x"), "leave out --pretrain_mm_mlp_adapter x"),
         (("--lora_rank", "4"), "adapters go on backbones"),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_tower_beside_a_checkpoint_and_none_beside_a_language_model_are_refuse
 ):
     both = [*command(tmp_path / "run"), "--model_name_or_path", str(trained)]
     assert main(both) == 2
-    assert f"leave --vision_tower {tiny_backbones.vision} out" in capsys.readouterr().err
+    assert f"leave out --vision_tower {tiny_backbones.vision}" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command(tmp_path / "run"), "--vision_tower", ""])
     assert "--vision_tower is required" in capsys.readouterr().err

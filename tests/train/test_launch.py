@@ -145,6 +145,17 @@ def test_a_signal_to_the_launcher_counts_as_interrupted_once_the_run_is_saved(
     assert launch.main(["-m", "train", "--output_dir", str(tmp_path)]) == expected
 
 
+@pytest.mark.parametrize(
+    "more",
+    [("--output_dir={}",), ("--output-dir", "{}"), ("--output_dir", "first", "--output_dir", "{}")],
+)
+def test_the_launcher_reads_the_output_folder_as_the_run_does(tmp_path, more):
+    (tmp_path / "interrupted.json").write_text("{}")
+    argv = ["--standalone", "-m", "llava.train.train", *(each.format(tmp_path) for each in more)]
+    assert launch.was_saved(argv)
+    assert not launch.was_saved([*argv, "--output_dir", str(tmp_path / "other")])
+
+
 RUN = """
 import os, pathlib, signal, sys
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.train.length_groups import group_by_length
+from llava.train.batches import group_by_length
 
 
 def grouped(lengths, size, seed=0):

@@ -1,12 +1,15 @@
-"""Two optimizers behind one face."""
+"""Two optimizers that the Trainer drives as one."""
 
 import copy
 
 import pytest
 import torch
 from torch import nn
+from transformers import TrainingArguments
+from transformers.optimization import Adafactor
 
-from llava.train.optimizers.muon import MuonWithAdamW, is_hidden_matrix
+from llava.train.optimizers import LearningRates, build_optimizer
+from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
 
 
 class Tiny(nn.Module):
@@ -28,9 +31,9 @@ def build(seed=0):
     named = list(model.named_parameters())
     matrices = [p for name, p in named if is_hidden_matrix(name, p)]
     others = [p for name, p in named if not is_hidden_matrix(name, p)]
-    optimizer = MuonWithAdamW(
+    optimizer = MuonWithRest(
         [{"params": matrices, "lr": 0.01, "weight_decay": 0.0}],
-        [{"params": others, "lr": 0.02, "weight_decay": 0.0}],
+        torch.optim.AdamW([{"params": others, "lr": 0.02, "weight_decay": 0.0}]),
     )
     return model, optimizer
 
@@ -86,3 +89,18 @@ def test_projector_matrices_count_and_embeddings_do_not():
     assert is_hidden_matrix("model.layers.3.mlp.up_proj.weight", weight)
     assert not is_hidden_matrix("model.embed_tokens.weight", weight)
     assert not is_hidden_matrix("model.layers.3.mlp.up_proj.bias", bias)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("adamw_torch", torch.optim.AdamW), ("adafactor", Adafactor)]
+)
+def test_the_rest_is_trained_by_the_optimizer_and_settings_of_the_run(name, expected, tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, optim=name, adam_beta1=0.5, adam_epsilon=1e-3
+    )
+    rates = LearningRates(default=1e-3, muon=1e-2)
+    _, rest = build_optimizer(Tiny(), rates, set(), arguments).parts
+    assert type(rest) is expected
+    if name == "adamw_torch":
+        (group,) = rest.param_groups
+        assert (group["betas"], group["eps"]) == ((0.5, 0.999), 1e-3)

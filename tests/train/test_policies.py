@@ -1,4 +1,4 @@
-"""What a run does with samples it cannot read, losses that are no numbers, and other settings."""
+"""Policies of a run: unreadable samples, NaN or Inf losses, changed settings."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ SHORT = ("--num_train_epochs", "1", "--mm_tunable_parts", "mm_mlp_adapter")
 
 @pytest.fixture
 def broken_data(tmp_path, mixed_data):
-    """The dataset with one file that is no image, and one entry without an answer."""
+    """The dataset with one file that is not an image, and one entry without an answer."""
     entries = json.loads(mixed_data.read_text())
     entries[4]["image"] = "broken.png"
     broken = mixed_data.parent / "broken.png"
@@ -90,9 +90,16 @@ def test_the_preflight_passes_a_sound_dataset(tmp_path, command, mixed_data, cap
     assert capsys.readouterr().out.count("13 entries, all of them can be read") == 2
 
 
+def test_the_preflight_refuses_a_dataset_without_entries(tmp_path, command, capsys):
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    assert main(command(tmp_path / "run", "--check_data", data=empty)) == exits.USAGE
+    assert "it has no entries" in capsys.readouterr().err
+
+
 @pytest.fixture
 def poisoned(monkeypatch):
-    """The picture of study-5 is no number."""
+    """The image of study-5 is NaN."""
     read = not_a_number(ReportDataset.__getitem__, 5)
     monkeypatch.setattr(ReportDataset, "__getitem__", read)
 
@@ -108,7 +115,7 @@ def poisoned_step(run_folder, trainer_seed=42) -> int:
     return draws[0] + 1
 
 
-def test_a_loss_that_is_no_number_stops_naming_step_samples_and_last_checkpoint(
+def test_a_non_finite_loss_stops_naming_step_samples_and_last_checkpoint(
     tmp_path, command, poisoned, capsys
 ):
     more = (*SHORT, "--num_train_epochs", "2", "--save_steps", "1")
@@ -172,7 +179,7 @@ def test_optimizer_state_is_read_from_the_runs_own_folder_only(tmp_path, command
     assert main(command(tmp_path / "one", *SHORT, "--save_steps", "1")) == 0
     elsewhere = ("--resume_from_checkpoint", tmp_path / "one" / "checkpoint-1")
     assert main(command(tmp_path / "two", *SHORT, *elsewhere)) == exits.USAGE
-    assert "lies outside output_dir" in capsys.readouterr().err
+    assert "is outside output_dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,21 @@ import yaml
 
 from llava.data.samples.reading import load_entries
 from llava.eval.documents import Document, write_documents
-from llava.eval.predictions import PREDICTIONS_FILE, Prediction, write_predictions
-from llava.train.self_distillation import choose, fault, findings_of, main
+from llava.eval.predictions import PREDICTIONS_FILE, write_predictions
+from llava.train.self_distillation import OwnReport, Sample, choose, fault, findings_of, main
+from llava.writing.records import Prediction
 
 REFERENCE = "There is a small left pleural effusion. No pneumothorax. The heart is normal."
 SAME = "Left effusion. No pneumothorax. Normal heart size."
 OTHER = "There is a right pneumothorax. The heart is normal."
 
 
-def prediction(name, text, **more):
-    return Prediction(**{"id": name, "prediction": text, "reference": REFERENCE, **more})
+def report(text, reference=REFERENCE, ended=True):
+    return OwnReport(text, reference, ended)
+
+
+def sample(name):
+    return Sample(name, (f"{name}.png",), "/images", "s" + name, "<image>\nDescribe.", REFERENCE)
 
 
 def document(name, folder="/images"):
@@ -32,31 +37,32 @@ def run(tmp_path):
     folder.mkdir()
     write_documents([document("a"), document("b"), document("c", "/more")], folder)
     texts = {"c": SAME, "a": SAME, "b": OTHER}  # in another order than the documents
-    write_predictions([prediction(*item) for item in texts.items()], folder / PREDICTIONS_FILE)
+    predictions = [Prediction(name, text, REFERENCE) for name, text in texts.items()]
+    write_predictions(predictions, folder / PREDICTIONS_FILE)
     return folder
 
 
 @pytest.mark.parametrize("labeler", ["chexpert", "phantom"])
 def test_the_same_findings_in_other_words_may_take_the_references_place(labeler):
-    assert fault(prediction("a", SAME), findings_of(labeler)) == ""
-    assert fault(prediction("a", OTHER), findings_of(labeler)) == "of other findings"
+    assert fault(report(SAME), findings_of(labeler)) == ""
+    assert fault(report(OTHER), findings_of(labeler)) == "of other findings"
 
 
 @pytest.mark.parametrize(
-    ("report", "why"),
+    ("own", "why"),
     [
-        (prediction("a", " "), "empty or cut off"),
-        (prediction("a", SAME, ended=False), "empty or cut off"),
-        (prediction("a", SAME + " Left effusion."), "repeating a sentence"),
-        (prediction("a", SAME + " Normal heart." * 9), "much longer"),
+        (report(" "), "empty or cut off"),
+        (report(SAME, ended=False), "empty or cut off"),
+        (report(SAME + " Left effusion."), "repeating a sentence"),
+        (report(SAME + " Normal heart." * 9), "much longer"),
     ],
 )
-def test_a_report_with_a_fault_is_not_taught(report, why):
-    assert fault(report, findings_of("chexpert")) == why
+def test_a_report_with_a_fault_is_not_taught(own, why):
+    assert fault(own, findings_of("chexpert")) == why
 
 
 def test_the_phantoms_labels_tell_sides_apart():
-    right = prediction("a", SAME.replace("Left", "Right"))
+    right = report(SAME.replace("Left", "Right"))
     assert fault(right, findings_of("phantom")) == "of other findings"
 
 
@@ -88,10 +94,24 @@ def test_what_is_there_is_not_replaced_unless_asked(run, tmp_path, capsys):
 
 def test_predictions_of_other_data_are_refused():
     findings = findings_of("chexpert")
-    with pytest.raises(ValueError, match="have no prediction: 'b'"):
-        choose([document("a"), document("b")], [prediction("a", SAME)], findings)
+    with pytest.raises(ValueError, match="have no prediction: \\['b'\\]"):
+        choose([sample("a"), sample("b")], {"a": report(SAME)}, findings)
     with pytest.raises(ValueError, match="'a' has another reference"):
-        choose([document("a")], [prediction("a", SAME, reference="Clear.")], findings)
+        choose([sample("a")], {"a": report(SAME, "Clear.")}, findings)
+    with pytest.raises(ValueError, match="not a document of --run: \\['b'\\]"):
+        choose([sample("a")], {"a": report(SAME), "b": report(SAME)}, findings)
+
+
+def test_any_function_of_a_report_may_be_the_labeler():
+    assert findings_of("builtins:frozenset")("ab") == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "name", ["radgraph", "no.such.module:f", "json:no_function", ":f", "json:"]
+)
+def test_what_is_not_a_labeler_is_named(name):
+    with pytest.raises(ValueError, match=f"--labeler {name} is not a labeler"):
+        findings_of(name)
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[]", json.dumps({"id": "a", "images": []})])

@@ -1,8 +1,11 @@
 """The same global batches on one process and on several, with and without accumulation."""
 
+import json
+from functools import partial
+
 import pytest
 import torch
-from training_runs import losses, run, weights
+from training_runs import before_step, die, losses, run, weights
 
 LAYOUTS = {
     "1x8": (1, 8, 1),
@@ -21,6 +24,26 @@ def flags(batch: int, accumulation: int) -> tuple[str, ...]:
         *("--per_device_train_batch_size", str(batch)),
         *("--gradient_accumulation_steps", str(accumulation)),
     )
+
+
+def test_a_run_may_continue_on_other_processes_with_the_same_global_batch(tmp_path, command):
+    """1x12, then 2x6, then 3x4, killed in between, against 1x12 in one go."""
+    common, log = ("--save_steps", "1"), tmp_path / "log"
+    assert run(command(tmp_path / "whole", *common, *flags(12, 1)), log) == [0]
+    output = tmp_path / "run"
+    for processes, kill in ((1, partial(before_step, 1, die)), (2, partial(before_step, 2, die))):
+        arguments = command(output, *common, *flags(12 // processes, 1))
+        assert run(arguments, log, processes, hook=kill) == [-9] * processes, log.read_text()
+    codes = run(command(output, *common, *flags(4, 1)), log, 3)
+    assert codes == [0] * 3, log.read_text()[-3000:]
+    history = json.loads((output / "run_history.json").read_text())
+    starts = [each["resumed_from"] for each in history]
+    assert starts == [None, "checkpoint-1", "checkpoint-2"]
+    assert losses(output) == pytest.approx(losses(tmp_path / "whole"), rel=1e-5, abs=1e-5)
+    reference = weights(tmp_path / "whole")
+    for key, value in weights(output).items():
+        if not key.endswith(NO_GRADIENT):
+            torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-4, msg=key)
 
 
 @pytest.fixture(scope="module")

@@ -69,9 +69,18 @@ def test_zero_trains_mixed_batches_as_ddp_does(stage, ddp, arguments, folder):
             torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-3, msg=key)
 
 
+def test_one_process_trains_under_zero_without_mpi(arguments, folder, ddp):
+    pytest.importorskip("deepspeed")
+    flags = ("--deepspeed", ROOT / "train" / "zero2.json", "--gradient_accumulation_steps", "4")
+    assert run(arguments("one", *flags), folder / "log") == [0], (folder / "log").read_text()[
+        -3000:
+    ]
+    assert losses(folder / "one") == pytest.approx(losses(ddp), rel=1e-4)
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder):
-    """Of two steps one holds a picture that is no number."""
+    """Of two steps one holds an image with NaN."""
     pytest.importorskip("deepspeed")
     name = f"poisoned{stage}"
     flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json", "--bf16", "true")

@@ -1,4 +1,4 @@
-"""Runs of `llava.train.train` in processes of their own: to be killed, to be two, to be compared.
+"""Run `llava.train.train` in processes of its own, to kill, to pair and to compare.
 
 A fork server imports everything once; each run is then forked from it in a moment. (A fork of the
 test's own process would not do: autograd refuses a fork of a process that has used it.)
@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -27,18 +28,27 @@ Hook = Callable[[], None]
 def run(argv: Sequence[str], log: Path, processes: int = 1, hook: Hook | None = None) -> list[int]:
     """Exit codes of each process (negative: the signal that ended it); output goes to `log`."""
     port = _free_port()
-    children = [
-        CONTEXT.Process(target=_child, args=(list(argv), rank, processes, port, log, hook))
-        for rank in range(processes)
-    ]
-    for child in children:
-        child.start()
+    children = [start(argv, log, rank, processes, port, hook) for rank in range(processes)]
     for child in children:
         child.join(120)
         if child.is_alive():
             child.kill()
             child.join()
     return [child.exitcode for child in children]
+
+
+def start(
+    argv: Sequence[str],
+    log: Path,
+    rank: int = 0,
+    processes: int = 1,
+    port: int = 0,
+    hook: Hook | None = None,
+) -> BaseProcess:
+    """One process of a run."""
+    child = CONTEXT.Process(target=_child, args=(list(argv), rank, processes, port, log, hook))
+    child.start()
+    return child
 
 
 def _child(
@@ -74,7 +84,7 @@ def _child(
 
 def without_compiling() -> None:
     """DeepSpeed would spend half a minute compiling its own collectives for the CPU: gloo's do, and
-    a test that is killed while it compiles leaves a lock behind that the next one waits for."""
+    a test that is killed while it compiles leaves a lock that the next one waits for."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -101,7 +111,7 @@ def before_step(step: int, action: Hook) -> None:
 
 
 def not_a_number(read: Callable, index: int) -> Callable:
-    """`ReportDataset.__getitem__`, with a picture at `index` that is no number."""
+    """`ReportDataset.__getitem__`, with a NaN image at `index`."""
 
     def wrapped(self, asked):
         sample = read(self, asked)
@@ -120,7 +130,7 @@ def poison(index: int) -> None:
 
 
 def poison_gradient(step: int) -> None:
-    """Have this process find a gradient that is no number, of a sound loss, in step `step`."""
+    """Have this process find a NaN gradient of a finite loss in step `step`."""
     from llava.train.llada_trainer import LLaDATrainer
 
     original = LLaDATrainer.compute_loss

@@ -21,16 +21,22 @@ else
   export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}"  # torch: large tensors in huge pages
 fi
 
+need_whole NPROC 1
+
 # Inside a SLURM step (srun) the nodes are SLURM's, unless NNODES, NODE_RANK or MASTER_ADDR say
 # otherwise. A task per node starts its node's processes; more tasks than nodes are the processes.
 NNODES="${NNODES:-${SLURM_STEP_NUM_NODES:-1}}"
 NODE_RANK="${NODE_RANK:-${SLURM_NODEID:-0}}"
+need_whole NNODES 1
+need_whole NODE_RANK 0 "$(( NNODES - 1 ))"
 if [[ -z "${MASTER_ADDR:-}" && -n "${SLURM_STEP_NODELIST:-}" ]]; then
   MASTER_ADDR="$(scontrol show hostnames "$SLURM_STEP_NODELIST")"
   MASTER_ADDR="${MASTER_ADDR%%$'\n'*}"  # the first of them
 fi
 export MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}"
+# Of the job, so that two jobs on a node do not meet; 29500 outside SLURM.
 export MASTER_PORT="${MASTER_PORT:-$(( 20000 + ${SLURM_JOB_ID:-9500} % 20000 ))}"
+need_whole MASTER_PORT 1 65535
 PROCESSES=$(( NPROC * NNODES ))
 TASKS="${SLURM_STEP_NUM_TASKS:-1}"
 if (( TASKS > NNODES )); then
@@ -43,9 +49,10 @@ share_cores "$NPROC"
 
 GLOBAL_BATCH_SIZE="${GLOBAL_BATCH_SIZE:-64}"
 BATCH_SIZE="${BATCH_SIZE:-8}"
+need_whole GLOBAL_BATCH_SIZE 1
+need_whole BATCH_SIZE 1
 if (( GLOBAL_BATCH_SIZE % (BATCH_SIZE * PROCESSES) )); then
-  log "GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE is not a multiple of BATCH_SIZE=$BATCH_SIZE times $PROCESSES processes"
-  exit 2
+  die "GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE is not a multiple of BATCH_SIZE=$BATCH_SIZE times $PROCESSES processes"
 fi
 
 launch_training() {
@@ -62,7 +69,7 @@ launch_training() {
     --model_name_or_path "$LANGUAGE_MODEL" \
     --vision_tower "$VISION_TOWER" \
     --version "${VERSION:-qwen}" \
-    --attention_mode "${ATTENTION_MODE:-prefix}" \
+    ${ATTENTION_MODE:+--attention_mode "$ATTENTION_MODE"} \
     --loss_weighting "${LOSS_WEIGHTING:-elbo}" \
     --mm_projector_type mlp2x_gelu \
     --mm_vision_select_layer -2 \

@@ -20,12 +20,13 @@ REPORT_DTYPE="${REPORT_DTYPE:-}"                   # empty: bfloat16 on GPUs, fl
 DATA_PATH="$data_path" IMAGE_FOLDER="$image_folder" VIDEO_FOLDER=""
 LANGUAGE_MODEL="$CHECKPOINT" VISION_TOWER=""       # a checkpoint has its own tower and projector
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+for name in GEN_LENGTH BLOCK_LENGTH REPORT_BATCH_SIZE; do need_whole "$name" 1; done
 (( NNODES == 1 )) || die "self-distillation runs on one node; NNODES=$NNODES"
 
 # As the checkpoint was trained; anything else would be refused, after hours of writing reports.
 ATTENTION_MODE="${ATTENTION_MODE:-$("$PYTHON" -c \
   'import json, sys; print(json.load(open(sys.argv[1]))["attention_mode"])' "$CHECKPOINT/config.json" 2>/dev/null)}" \
-  || die "CHECKPOINT=$CHECKPOINT holds no config.json with an attention_mode; give the folder of stage 2"
+  || die "CHECKPOINT=$CHECKPOINT has no config.json with an attention_mode; give the folder of stage 2"
 
 log "1/3 the model's own reports of the training images"
 MODEL_PATH="$CHECKPOINT" DATA_PATH="$DATA_PATH" IMAGE_FOLDER="$IMAGE_FOLDER" OUTPUT="$REPORTS/evaluation" \
@@ -33,7 +34,7 @@ MODEL_PATH="$CHECKPOINT" DATA_PATH="$DATA_PATH" IMAGE_FOLDER="$IMAGE_FOLDER" OUT
   BATCH_SIZE="$REPORT_BATCH_SIZE" NPROC="$NPROC" STEPS="$GEN_LENGTH" BASELINES="" TRAIN_DATA="" \
   bash "$ROOT/eval/scripts/evaluate.sh" ${REPORT_DTYPE:+--dtype "$REPORT_DTYPE"}
 
-log "2/3 those that may take their reference's place"
+log "2/3 those that may replace their reference"
 "$PYTHON" -m llava.train.self_distillation --run "$REPORTS/evaluation" --output "$REPORTS" \
   --labeler "$LABELER" --overwrite
 

@@ -26,13 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     try:
         if args.width < 32 or args.width % 32:
-            raise ValueError(f"--width {args.width} is no multiple of 32, the width of a head")
+            raise ValueError(f"--width {args.width} is not a multiple of 32, the width of a head")
         if args.patch_size < 1 or args.image_size % args.patch_size:
             raise ValueError(
-                f"--image-size {args.image_size} is no multiple of --patch-size {args.patch_size}"
+                f"--image-size {args.image_size} is not a multiple of --patch-size "
+                f"{args.patch_size}"
             )
         if args.batch_size < 2:
-            raise ValueError(f"--batch-size {args.batch_size}: a contrast takes 2 images at least")
+            raise ValueError(f"--batch-size {args.batch_size}: a contrast takes at least 2 images")
         entries = load_entries(args.data_path, args.image_folder)
         train(entries, args.output, args.epochs, args.seed, args.bf16, **options)
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from llava.train.optimizers.denormals import flushed
-from llava.train.optimizers.muon import MuonWithAdamW, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
 from llava.train.watch.progress import ProgressBar
 
 WARMUP_STEPS, WEIGHT_DECAY = 60, 0.01
@@ -47,7 +47,8 @@ def fit(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
-    optimizer = MuonWithAdamW(*_groups(model, learning_rate, muon_lr))
+    matrices, others = _groups(model, learning_rate, muon_lr)
+    optimizer = MuonWithRest(matrices, torch.optim.AdamW(others))
     schedule = get_scheduler(
         "cosine", optimizer, WARMUP_STEPS, round(epochs * math.ceil(len(samples) / batch_size))
     )

@@ -28,7 +28,7 @@ from llava.model.builder import prepare_tokenizer
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.phantom.backbones.fitting import fit
-from llava.train.run.checkpoints import write_json
+from llava.store import write_json
 
 CANVAS = 64
 OURS = (
@@ -73,7 +73,7 @@ class MostlyHidden(nn.Module):
 
 
 def train_tokenizer(texts: Iterable[str], merges: int = 700) -> PreTrainedTokenizerBase:
-    """A byte-level BPE with Qwen's special tokens behind its vocabulary; no mask token yet."""
+    """A byte-level BPE with Qwen's special tokens after its vocabulary; no mask token yet."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.NFC()
@@ -165,7 +165,7 @@ def pretrain_language(
 
 
 def note_pretraining(output: Path, samples: int, epochs: float, seed: int) -> None:
-    """What a counterpart of the stand-in needs to know to be trained as long."""
+    """Record the training budget, so that a counterpart can be trained on the same."""
     made = {"samples": samples, "epochs": epochs, "seed": seed}
     write_json(output / PRETRAINING_FILE, made)
 

@@ -1,7 +1,4 @@
-"""Tiny gradients as denormal numbers slow a CPU down many times: a run counts them as 0.
-
-`train` runs inside; the process of a caller gets its own arithmetic back.
-"""
+"""Treat denormal numbers as 0 while training: they slow a CPU down many times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +11,7 @@ _DENORMAL = 1e-40
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Denormal numbers are 0 inside; behind it as they were before."""
+    """Treat denormal numbers as 0 inside the block, and afterwards as before."""
     before = _are_flushed()
     torch.set_flush_denormal(True)
     try:
@@ -24,5 +21,5 @@ def flushed() -> Iterator[None]:
 
 
 def _are_flushed() -> bool:
-    """torch sets it but cannot be asked."""
+    """Found by a calculation: torch can set the mode but not report it."""
     return (torch.tensor(_DENORMAL, dtype=torch.float64).float() * 1.0).item() == 0.0

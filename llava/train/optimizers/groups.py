@@ -1,4 +1,4 @@
-"""One optimizer for all parts of the model: a parameter group per rule, learning rate and decay."""
+"""One optimizer for all parts of the model: a parameter group per kind, learning rate and decay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from llava.train.optimizers.muon import MuonWithAdamW, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ def build_optimizer(
         ]
         for wanted in (True, False)
     )
-    if matrices:
-        return MuonWithAdamW(matrices, others)
     optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    return optimizer_class(others, **settings)
+    rest = optimizer_class(others, **settings) if others else None
+    return MuonWithRest(matrices, rest) if matrices else rest

@@ -1,8 +1,7 @@
-"""Muon for the hidden matrices, AdamW for the rest, as one optimizer that the Trainer can drive.
+"""Muon for the hidden matrices, another optimizer for the rest, driven by the Trainer as one.
 
 Muon (Keller Jordan et al. 2024; torch.optim.Muon) orthogonalises the momentum of a matrix before
-the step. Small models learn in well under half the steps, which is what the demo needs; it is an
-option everywhere else.
+the step. Small models learn in well under half the steps, which the demo needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,24 +9,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Muon, Optimizer
 
 
-class MuonWithAdamW(Optimizer):
+class MuonWithRest(Optimizer):
     """Steps both; `param_groups` are theirs, so that a scheduler sets every learning rate.
 
     matrices: parameter groups for Muon ({"params", "lr", "weight_decay"}), 2-D only.
-    others: parameter groups for AdamW.
+    rest: steps the other parameters, such as AdamW; None when there are none.
     """
 
-    def __init__(
-        self, matrices: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
-    ) -> None:
-        self.parts: list[Optimizer] = []
-        if matrices:
-            self.parts.append(Muon(list(matrices), adjust_lr_fn="match_rms_adamw"))
-        if others:
-            self.parts.append(AdamW(list(others)))
+    def __init__(self, matrices: Sequence[dict[str, Any]], rest: Optimizer | None) -> None:
+        self.parts: list[Optimizer] = [Muon(list(matrices), adjust_lr_fn="match_rms_adamw")]
+        if rest is not None:
+            self.parts.append(rest)
         groups = [group for part in self.parts for group in part.param_groups]
         super().__init__(groups, defaults={})
         self.param_groups = groups
@@ -48,6 +43,5 @@ class MuonWithAdamW(Optimizer):
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon is meant for it: a matrix inside a layer or the projector, not an embedding or
-    a head."""
+    """Whether Muon takes a parameter: a matrix of a layer or the projector, not an embedding."""
     return parameter.dim() == 2 and ("layers." in name or "mm_projector." in name)

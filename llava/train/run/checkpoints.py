@@ -1,7 +1,7 @@
-"""Checkpoints on disk: written beside, flushed, renamed; found again whole; the spare ones deleted.
+"""Checkpoints on disk: written under a partial name, flushed, renamed; spare ones are deleted.
 
-Last stage of the training loop. A folder `checkpoint-N` is whole or does not count: it appears by
-one rename, after its last byte is on disk, and lists the size of every file.
+Last stage of the training loop. A folder `checkpoint-N` is complete or does not count: it appears
+by one rename, after its last byte is on disk, and lists the size of every file.
 """
 
 import json
@@ -11,13 +11,12 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from llava.store import PARTIAL_SUFFIX, flush, write_json
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "checkpoint.json"
-PARTIAL_SUFFIX = ".partial"
-"""Of what is being written or deleted; never read, removed by the next start."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -26,49 +25,40 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def partial_folder(run: Path, name: str) -> Path:
-    """Where `name` is written before it is whole."""
+    """Where `name` is written until it is complete."""
     return run / f".{name}{PARTIAL_SUFFIX}"
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file so that a reader, or a kill, never meets half of it."""
-    partial = partial_folder(file.parent, file.name)
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _flush(partial)
-    os.replace(partial, file)
-    _flush(file.parent)
-
-
 def remove_partial(run: Path) -> None:
-    """Delete what an earlier process left half written."""
+    """Delete what an earlier process left incomplete."""
     for leftover in run.glob(f".*{PARTIAL_SUFFIX}"):
         _delete(leftover)
 
 
 def complete(partial: Path, final: Path) -> None:
-    """List what is in a folder, flush it to disk, and give it its final name."""
+    """List a folder's files, flush them to disk, and give the folder its final name."""
     files = [file for file in sorted(partial.rglob("*")) if file.is_file()]
     sizes = {str(file.relative_to(partial)): file.stat().st_size for file in files}
     write_json(partial / MANIFEST_FILE, {"files": sizes})
     for path in (*files, *(folder for folder in partial.rglob("*") if folder.is_dir()), partial):
-        _flush(path)
+        flush(path)
     if final.exists():  # damaged, or it would have been resumed from
         _retire(final)
     os.rename(partial, final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def publish(partial: Path, run: Path) -> None:
     """Move the files of a finished folder into the run's own, each by one rename."""
     for file in sorted(partial.iterdir()):
-        _flush(file)
+        flush(file)
         os.replace(file, run / file.name)
     partial.rmdir()
-    _flush(run)
+    flush(run)
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None when it is whole."""
+    """The fault of a checkpoint; None when it is complete."""
     try:
         sizes = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -83,7 +73,7 @@ def damage(folder: Path) -> str | None:
 
 
 def cause_of(error: BaseException) -> str:
-    """The operating system's word for a failed write, where a library wrapped it in its own."""
+    """The operating system's message for a failed write, also where a library wrapped it."""
     link: BaseException | None = error
     while link is not None and not isinstance(link, OSError):
         link = link.__cause__ or link.__context__
@@ -91,7 +81,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def find_checkpoints(run: Path) -> dict[int, Path]:
-    """The whole checkpoints of a run by step, oldest first; damaged ones are named and left out."""
+    """The complete checkpoints of a run by step, oldest first; damaged ones are only logged."""
     found = {}
     for folder in run.glob("checkpoint-*"):
         match = _NAME.fullmatch(folder.name)
@@ -128,10 +118,10 @@ def rotate(run: Path, limit: int | None, best: int | None) -> None:
 
 
 def _retire(folder: Path) -> None:
-    """Delete a checkpoint; under its own name it is whole until the moment it is gone."""
+    """Delete a checkpoint; under its own name it is complete until it is gone."""
     doomed = partial_folder(folder.parent, f"{folder.name}.deleted")
     os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)  # what stays is removed by the next start
+    shutil.rmtree(doomed, ignore_errors=True)  # the next start removes what is left
 
 
 def _delete(path: Path) -> None:
@@ -139,12 +129,3 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system write a file's content, or a folder's names, to disk now."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,7 @@
-"""How a run ends: the exit codes that schedulers and scripts may rely on, and the errors behind
-them. Imports nothing heavy, so that every command can name them."""
+"""Exit codes that schedulers and scripts may rely on, and the errors that lead to them.
+
+Imports nothing heavy, so that every command can use them.
+"""
 
 import atexit
 import os
@@ -9,7 +11,7 @@ from typing import NoReturn
 
 DONE = 0
 USAGE = 2
-"""Something that the user can mend: an option, a file, a full disk."""
+"""Something that the user can fix: an option, a file, a full disk."""
 NONFINITE = 3
 """A loss or a gradient was not finite and the run was told to stop."""
 INTERRUPTED = 75

@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, its history, whether it is finished, and where to resume."""
+"""A run's folder: its lock, configuration, history, end, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.train.run.checkpoints import (
-    PARTIAL_SUFFIX,
-    last_checkpoint,
-    remove_partial,
-    write_json,
-)
+from llava.store import LOCK_FILE, PARTIAL_SUFFIX, differences, locked, write_json
+from llava.train.run.checkpoints import last_checkpoint, remove_partial
 from llava.train.run.exits import RunFolderError
 from llava.train.run.processes import gathered
 
@@ -31,14 +29,15 @@ ARGUMENTS_FILE = "run_arguments.json"
 HISTORY_FILE = "run_history.json"
 FINISHED_FILE = "finished.json"
 INTERRUPTED_FILE = "interrupted.json"
-_COUNTED_TOGETHER = ("per_device_train_batch_size", "gradient_accumulation_steps")
-"""Free to change as long as `global_batch_size` stays: no figure depends on the topology."""
+_SPLIT = ("per_device_train_batch_size", "train_batch_size", "gradient_accumulation_steps")
+"""Free to change while `global_batch_size` stays: the weights do not depend on the topology."""
 _MAY_DIFFER = (
     *("overwrite", "resume_changed", "check_data", "output_dir", "logging_dir", "run_name"),
     *("local_rank", "resume_from_checkpoint", "world_size", "disable_tqdm", "report_to"),
     *("logging_steps", "logging_first_step", "logging_strategy", "log_level", "sample_reports"),
     *("save_steps", "save_strategy", "save_total_limit", "eval_steps", "eval_strategy"),
-    *("eval_data_path", "eval_data_sha256", "per_device_eval_batch_size", "eval_on_start"),
+    *("eval_data_path", "eval_data_sha256", "per_device_eval_batch_size", "eval_batch_size"),
+    *("eval_on_start", "n_gpu"),
     *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
     *("dataloader_persistent_workers", "ddp_timeout", "video_folder"),
 )
@@ -46,40 +45,54 @@ _MAY_DIFFER = (
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "safetensors", "pillow")
 
 
-def open_run(arguments: Arguments) -> str | None:
-    """Prepare output_dir; returns the checkpoint to resume from, if any.
+@contextmanager
+def open_run(arguments: Arguments) -> Iterator[str | None]:
+    """Hold and prepare output_dir; gives the checkpoint to resume from, if any.
 
-    Raises RunFolderError, on every process, when the folder holds another run or a finished one.
+    The main process holds the folder's lock until the block ends. Raises RunFolderError, on every
+    process, when another run is using the folder, or it holds another run or a finished one.
     """
     training = arguments.training
     folder = Path(training.output_dir)
     problem = resume = None
-    if training.should_save:
-        try:
-            _prepare(folder, arguments)
-            resume = _resume_from(folder, training.resume_from_checkpoint)
-            _note_start(folder, arguments, resume)
-        except (ValueError, OSError) as error:
-            problem = str(error)
-    answers = gathered((problem, resume))
-    problem = next((each for each, _ in answers if each), None)
-    if problem is not None:
-        raise RunFolderError(problem)
-    return next((each for _, each in answers if each), None)
+    with ExitStack() as held:
+        if training.should_save:
+            try:
+                held.enter_context(locked(folder))
+                _prepare(folder, arguments)
+                resume = _resume_from(folder, training.resume_from_checkpoint)
+                _note_start(folder, arguments, resume)
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        answers = gathered((problem, resume))
+        problem = next((each for each, _ in answers if each), None)
+        if problem is not None:
+            raise RunFolderError(problem)
+        yield next((each for _, each in answers if each), None)
+
+
+def check_finished(option: str, place: str) -> None:
+    """Refuse the output folder of a run that has not finished as the source of weights."""
+    folder = Path(place)
+    if (folder / ARGUMENTS_FILE).is_file() and not (folder / FINISHED_FILE).is_file():
+        raise ValueError(
+            f"{option} {place} is the folder of a run that has not finished: continue that run "
+            "first, or name one of its checkpoint folders"
+        )
 
 
 def finish_run(arguments: Arguments) -> None:
-    """Mark the run as finished: its folder is then not resumed, nor overwritten unasked."""
+    """Mark the run as finished: its folder is then neither resumed nor overwritten unasked."""
     write_json(Path(arguments.training.output_dir) / FINISHED_FILE, {"finished": True})
 
 
 def note_interruption(arguments: Arguments, step: int) -> None:
-    """Leave word for the launcher that the run was stopped by a signal and is saved."""
+    """Tell the launcher that the run was stopped by a signal and is saved."""
     write_json(Path(arguments.training.output_dir) / INTERRUPTED_FILE, {"step": step})
 
 
 def describe(arguments: Arguments) -> dict[str, Any]:
-    """The full configuration as JSON values: all arguments, and what the data files hold."""
+    """The full configuration as JSON values: all arguments, and a digest of the data files."""
     groups = (arguments.model, arguments.data, arguments.run)
     own = {key: value for group in groups for key, value in asdict(group).items()}
     training = arguments.training
@@ -113,48 +126,51 @@ def fingerprint(data_path: str) -> str:
 
 def _prepare(folder: Path, arguments: Arguments) -> None:
     current = describe(arguments)
-    if folder.exists() and arguments.run.overwrite:
+    if arguments.run.overwrite:
         if _content(folder) and not (folder / ARGUMENTS_FILE).is_file():
             raise ValueError(
-                f"output_dir {str(folder)!r} holds files that are no run of this project; "
+                f"output_dir {str(folder)!r} holds files that are not a run of this project; "
                 "--overwrite will not delete them: choose another folder"
             )
-        shutil.rmtree(folder)
-    if folder.exists() and _content(folder):
+        for path in _content(folder):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if _content(folder):
         _check_same_run(folder, current, arguments.run.resume_changed)
-    folder.mkdir(parents=True, exist_ok=True)
     remove_partial(folder)
     (folder / INTERRUPTED_FILE).unlink(missing_ok=True)
     write_json(folder / ARGUMENTS_FILE, current)
 
 
 def _content(folder: Path) -> list[Path]:
-    """What a folder holds, but for what a killed process left half written."""
-    return [path for path in folder.iterdir() if not path.name.endswith(PARTIAL_SUFFIX)]
+    """Everything in a folder except its lock and what a killed process left incomplete."""
+    return [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(LOCK_FILE) and not path.name.endswith(PARTIAL_SUFFIX)
+    ]
 
 
 def _check_same_run(folder: Path, current: dict[str, Any], may_change: bool) -> None:
     file, remedy = folder / ARGUMENTS_FILE, "choose another output_dir, or give --overwrite"
     if not file.is_file():
-        raise ValueError(f"output_dir {str(folder)!r} is not empty and holds no run; {remedy}")
+        raise ValueError(f"output_dir {str(folder)!r} is not empty and not a run's; {remedy}")
     if (folder / FINISHED_FILE).is_file():
         raise ValueError(f"output_dir {str(folder)!r} holds a finished run; {remedy}")
     previous = json.loads(file.read_text(encoding="utf-8"))
-    changed = [key for key in current if previous.get(key) != current[key]]
-    differences = {
-        key: f"{key}: {previous.get(key)!r} before, {current[key]!r} now" for key in changed
-    }
-    harmless = [differences.pop(key) for key in changed if key in _MAY_DIFFER + _COUNTED_TOGETHER]
+    # Only options that this version knows: a newer version may have dropped one.
+    known = {key: value for key, value in previous.items() if key in current}
+    changed = differences(known, current)
+    harmless = [changed.pop(key) for key in list(changed) if key in _MAY_DIFFER + _SPLIT]
     if harmless:
         logger.warning("continuing with other settings: %s", "; ".join(harmless))
-    if differences and not may_change:
+    if changed and not may_change:
         raise ValueError(
             f"output_dir {str(folder)!r} holds an unfinished run with other arguments "
-            f"({'; '.join(differences.values())}); {remedy}, or --resume_changed to continue it "
-            "so all the same"
+            f"({'; '.join(changed.values())}); {remedy}, or --resume_changed to continue it "
+            "with these"
         )
-    if differences:
-        logger.warning("continuing a changed run: %s", "; ".join(differences.values()))
+    if changed:
+        logger.warning("continuing a changed run: %s", "; ".join(changed.values()))
 
 
 def _resume_from(folder: Path, asked: str | None) -> str | None:
@@ -164,7 +180,7 @@ def _resume_from(folder: Path, asked: str | None) -> str | None:
         return None if last is None else str(last)
     if Path(asked).resolve().parent != folder.resolve():
         raise ValueError(
-            f"resume_from_checkpoint {asked!r} lies outside output_dir {str(folder)!r}: optimizer "
+            f"resume_from_checkpoint {asked!r} is outside output_dir {str(folder)!r}: optimizer "
             "state is only read from the run's own folder. To start from other weights, name them "
             "as the model"
         )
@@ -172,7 +188,7 @@ def _resume_from(folder: Path, asked: str | None) -> str | None:
 
 
 def _note_start(folder: Path, arguments: Arguments, resume: str | None) -> None:
-    """Add this start to the run's history: when, from where, with which configuration."""
+    """Add this start to the run's history: time, checkpoint, command, versions, configuration."""
     file = folder / HISTORY_FILE
     history = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     start = {

@@ -1,4 +1,4 @@
-"""Watches every step: losses and gradients that are no numbers, and the request to stop.
+"""Guard of every step: NaN or Inf losses and gradients, and the request to stop.
 
 A signal (SIGTERM, or SIGUSR1 that schedulers send ahead of a time limit) lets the step finish,
 saves a checkpoint and ends the run with `exits.INTERRUPTED`. The processes agree on both questions
@@ -28,7 +28,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Becomes true when a signal asks this process to stop; listens inside a `with` block."""
+    """Notes a signal that asks this process to stop; listens inside a `with` block."""
 
     def __init__(self) -> None:
         self.received = False
@@ -74,10 +74,10 @@ def end_workers_at_exit() -> None:
 
 
 class StepGuard(TrainerCallback):
-    """policy: `stop` or `skip` a step that is not finite. identify: dataset index -> id.
+    """Stops or skips steps with a NaN or Inf loss or gradient.
 
-    last_good: names the last checkpoint. skipped: whether the optimizer itself skipped the step
-    (DeepSpeed does); gradients: whether gradients are to be looked at here.
+    policy: `stop` or `skip`. identify: dataset index -> id. last_good: names the last checkpoint.
+    skipped: whether the optimizer itself skipped the step, as DeepSpeed does.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""What the processes of a run agree on, each in one collective, and how they begin and end.
+"""Collectives of the processes of a run, and how the processes begin and end.
 
-Every process calls these at the same place; with a single process they return what they got.
+Every process calls them at the same place; a single process gets back what it gave.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def leave() -> None:
 
 @contextmanager
 def whole_weights(training: TrainingArguments) -> Iterator[None]:
-    """Weights are read, checked and put together whole, also where ZeRO-3 will divide them.
+    """Read, check and join weights in full, also where ZeRO-3 will divide them.
 
     A model of this size fits into the memory of every process; a divided one could not be checked.
     """

@@ -1,4 +1,4 @@
-"""What a run says about itself beside the loss: where the loss is, how fast it goes, what it costs.
+"""Training metrics: loss by noise level, throughput, memory, MFU.
 
 Counted per micro-batch on every process, summed over all of them when the Trainer logs, so that a
 step costs no extra synchronisation.
@@ -54,7 +54,7 @@ class Monitor:
     def record_loss(self, copy_ce: Tensor, copy_tokens: Tensor, p_mask: Tensor) -> None:
         """Summed cross-entropy, masked tokens and p of each masked copy, (K, B) each.
 
-        A copy whose cross-entropy is no number is left out here; the guard reports it.
+        A copy with a NaN or Inf cross-entropy is left out here; the guard reports it.
         """
         self.copies = len(p_mask)
         finite = copy_ce.isfinite()

@@ -1,6 +1,6 @@
-"""A few validation reports at each evaluation, with their images, for TensorBoard.
+"""Reports of a few validation samples at each evaluation, with their images, for TensorBoard.
 
-The loss says how well the model does, these say what it writes. The same samples every time.
+The loss tells how well the model does, these tell what it writes. The samples stay the same.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class SampleReports(TrainerCallback):
 
     def __init__(self, trainer: LLaDATrainer, entries: Sequence[Entry], canvas: int) -> None:
         self.trainer, self.entries = trainer, entries
-        blocks = SamplingConfig(canvas).num_blocks
+        blocks = SamplingConfig(gen_length=canvas).num_blocks
         steps = blocks * max(1, min(_STEPS, canvas) // blocks)
-        self.sampling = SamplingConfig(canvas, steps=steps)
+        self.sampling = SamplingConfig(gen_length=canvas, steps=steps)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
