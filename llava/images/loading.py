@@ -53,6 +53,11 @@ def resolve_image_path(root: str | Path, relative: str, entry: str | None = None
     except (OSError, ValueError, RuntimeError) as error:
         raise ImageError(f"{where} is not a usable path: {error}") from error
     if not resolved.is_relative_to(base):
+        if Path(os.path.abspath(base / relative)).is_relative_to(base):
+            raise ImageError(
+                f"{where} is a link that leaves the image folder {str(base)!r}: it leads to "
+                f"{str(resolved)!r}; copy the file into the folder"
+            )
         raise ImageError(
             f"{where} leaves the image folder {str(base)!r}; images must lie inside it"
         )
