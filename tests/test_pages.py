@@ -52,7 +52,7 @@ def script_text(script: Path) -> str:
 
 
 def check(command: str, folder: Path) -> None:
-    words = [word for word in shlex.split(command)]
+    words = shlex.split(command)
     variables = []
     while words and ASSIGNMENT.match(words[0]):
         variables.append(ASSIGNMENT.match(words.pop(0))[1])

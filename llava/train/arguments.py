@@ -56,8 +56,18 @@ class ModelArguments:
     )
     attention_mode: str = option(
         "prefix",
-        "full: all positions attend to all; prefix: image and prompt attend only to themselves",
-        ("full", "prefix"),
+        "full: all positions attend to all; prefix: image and prompt attend only to themselves; "
+        "block: as prefix, with noisy blocks after clean text, which is also read left to right",
+        ("full", "prefix", "block"),
+    )
+    block_length: int = option(8, "mode block: tokens that are masked and decoded together")
+    causal_weight: float = option(1.0, "mode block: weight of the next-token loss on clean text")
+    causal_prefix: bool = option(False, "mode block: image and prompt are read left to right too")
+    whole_canvas_share: float = option(
+        0.0, "mode block: share of the samples whose answer is one block, for any-order infill"
+    )
+    random_block_grid: bool = option(
+        True, "mode block: the first block of a sample is of random length, as speculation needs"
     )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
@@ -259,6 +269,11 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
     if model.num_views not in VIEWS:
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
+        )
+    if model.attention_mode != "block" and (model.whole_canvas_share or model.causal_prefix):
+        raise ValueError(
+            f"--whole_canvas_share and --causal_prefix need --attention_mode block, not "
+            f"{model.attention_mode}; leave them out"
         )
     if run.t_power != 1 and not run.stratified_t:
         raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {
     "attention_mode": "attention_mode",
+    "block_length": "block_length",
+    "causal_prefix": "causal_prefix",
     "mm_projector_type": "mm_projector_type",
     "mm_vision_select_layer": "mm_vision_select_layer",
     "image_aspect_ratio": "image_aspect_ratio",
@@ -45,6 +47,8 @@ def _join(arguments: Arguments) -> Loaded:
         projector_type=model.mm_projector_type,
         select_layer=model.mm_vision_select_layer,
         attention_mode=model.attention_mode,
+        block_length=model.block_length,
+        causal_prefix=model.causal_prefix,
         image_aspect_ratio=model.image_aspect_ratio,
         mm_spatial_pool_stride=model.mm_spatial_pool_stride,
         conversation_version=model.version,
@@ -96,4 +100,5 @@ def _objective(model: ModelArguments) -> dict[str, object]:
         "complementary": model.complementary,
         "loss_weighting": model.loss_weighting,
         "end_of_text_weight": model.end_of_text_weight,
+        "causal_weight": model.causal_weight,
     }

@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.masking import Noise
+from llava.diffusion.masking import PLAIN, Noise, NoiseShape
 from llava.model.builder import Loaded
 from llava.train.batches import (
     EXTRA_FIELDS,
@@ -55,7 +55,7 @@ class Policies:
     views: int = 1
     group_by_length: bool = False
     stratified_t: bool = False
-    t_power: float = 1.0
+    noise: NoiseShape = PLAIN
     on_bad_sample: str = "error"
     on_nonfinite: str = "stop"
     save_total_limit: int | None = None
@@ -178,14 +178,13 @@ class LLaDATrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _noise(self, labels: Tensor, extra: dict[str, Any]) -> list[Noise]:
-        step, seed, times = self.state.global_step, self.args.seed, None
+        step, seed, u = self.state.global_step, self.args.seed, None
         if self.policies.stratified_t:
             # One stratum per place, so that the times do not depend on samples that are skipped.
-            times = stratified_step_times(step, seed, self.batches.size)[extra["position"].cpu()]
-            times = times ** (1 / self.policies.t_power)
-        samples = extra["sample_index"].tolist()
+            u = stratified_step_times(step, seed, self.batches.size)[extra["position"].cpu()]
+        samples, policies = extra["sample_index"].tolist(), self.policies
         return training_noise(
-            labels != IGNORE_INDEX, samples, step, seed, times, self.policies.views
+            labels != IGNORE_INDEX, samples, step, seed, u, policies.views, policies.noise
         )
 
     def _record(self, extra: dict[str, Any], outputs: Any) -> None:
@@ -212,10 +211,8 @@ class LLaDATrainer(Trainer):
         """The NELBO per token under fixed noise, whatever the training's weighting."""
         samples = len(dataloader.dataset)
         batches = (self._checked(batch) for batch in dataloader)
-        nelbo, tokens = validation_loss(
-            self.model, batches, samples, self.args.seed, self.args.device
-        )
-        metrics = {f"{metric_key_prefix}_loss": nelbo, f"{metric_key_prefix}_tokens": tokens}
+        found = validation_loss(self.model, batches, samples, self.args.seed, self.args.device)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(None, None, metrics, samples)
 
     def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the batch or its padding: a step has the same loss on one process and on many, a
 import torch
 from torch import Tensor
 
-from llava.diffusion.masking import Noise, row_seed, seeded_views
+from llava.diffusion.masking import PLAIN, Noise, NoiseShape, row_seed, seeded_views
 from llava.diffusion.schedule import stratified_times
 
 EVALUATION_STEP = -1
@@ -19,15 +19,18 @@ def training_noise(
     samples: list[int],
     step: int,
     seed: int,
-    t: Tensor | None = None,
+    u: Tensor | None = None,
     views: int = 1,
+    shape: NoiseShape = PLAIN,
 ) -> list[Noise]:
-    """target_mask: (B, L) bool. samples: B dataset indices. t: (B,), drawn per sample if absent.
+    """The masks of a micro-batch in a step.
 
-    views: draws of each sample, at times spread evenly from t on.
+    target_mask: (B, L) bool. samples: B dataset indices. u: (B,) in [0, 1), drawn per sample if
+    absent. views: draws of each sample, at times spread evenly from u on. shape: as in
+    `seeded_views`.
     """
     seeds = [row_seed(seed, step, sample) for sample in samples]
-    return seeded_views(target_mask, seeds, views, t)
+    return seeded_views(target_mask, seeds, views, u, shape)
 
 
 def stratified_step_times(step: int, seed: int, size: int) -> Tensor:

@@ -28,6 +28,9 @@ RANGES = {
     # of this project
     "mm_vision_select_layer": Range(-1000, 1000, whole=True),
     "mm_spatial_pool_stride": _COUNT,
+    "block_length": _COUNT,
+    "causal_weight": _POSITIVE_OR_ZERO,
+    "whole_canvas_share": Range(0, 1),
     "end_of_text_weight": _POSITIVE_OR_ZERO,
     "num_views": _COUNT_OR_ZERO,
     "model_max_length": _COUNT,

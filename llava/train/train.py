@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from llava.data.samples.dataset import ReportDataset, ViewReader
     from llava.data.samples.entry import Entry
+    from llava.diffusion.masking import NoiseShape
     from llava.model.builder import Loaded
     from llava.model.lora import LoraSettings
     from llava.train.llada_trainer import LLaDATrainer, Policies
@@ -187,6 +188,17 @@ def build_trainer(
     return trainer
 
 
+def noise_shape(arguments: Arguments) -> NoiseShape:
+    """How the run draws its masks."""
+    from llava.diffusion.masking import NoiseShape
+
+    model, t_power = arguments.model, arguments.run.t_power
+    if model.attention_mode != "block":
+        return NoiseShape(t_power)
+    shares = (model.whole_canvas_share, model.random_block_grid)
+    return NoiseShape(t_power, model.block_length, *shares)
+
+
 def _policies(arguments: Arguments, stop: StopRequest | None) -> Policies:
     from llava.train.llada_trainer import Policies
 
@@ -195,7 +207,7 @@ def _policies(arguments: Arguments, stop: StopRequest | None) -> Policies:
         views=mask_draws(arguments.model),
         group_by_length=run.group_by_length,
         stratified_t=run.stratified_t,
-        t_power=run.t_power,
+        noise=noise_shape(arguments),
         on_bad_sample=run.on_bad_sample,
         on_nonfinite=run.on_nonfinite,
         save_total_limit=arguments.training.save_total_limit,

@@ -16,6 +16,9 @@ NO_NUMBERS = ("nan", "inf", "-inf")
 WRONG = {
     "mm_vision_select_layer": ("2000",),
     "mm_spatial_pool_stride": ("0", "-1"),
+    "block_length": ("0", "-8"),
+    "causal_weight": ("-1", "inf"),
+    "whole_canvas_share": ("-0.1", "1.5"),
     "end_of_text_weight": ("-0.5", *NO_NUMBERS),
     "num_views": ("-2",),
     "model_max_length": ("0", "-1"),

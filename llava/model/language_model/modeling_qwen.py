@@ -53,7 +53,8 @@ class MaskedDiffusionOutput(ModelOutput):
 
     To report, without gradient, per masked copy (K, B): copy_ce, its summed cross-entropy,
     copy_tokens, how many tokens it hides, and copy_p, the probability they were hidden with.
-    In mode `block`: next_token_ce (B,), the mean over a sample's report of the next-token loss.
+    In mode `block`: next_token_ce (B,), the mean over a sample's report of the next-token loss,
+    next_token_count (B,), over how many tokens.
     """
 
     loss: Tensor | None = None
@@ -62,6 +63,7 @@ class MaskedDiffusionOutput(ModelOutput):
     copy_tokens: Tensor | None = None
     copy_p: Tensor | None = None
     next_token_ce: Tensor | None = None
+    next_token_count: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -195,6 +197,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             copy_tokens=masked.sum(dim=-1),
             copy_p=torch.stack([_mean_probability(copy, target_mask) for copy in copies]),
             next_token_ce=next_token_ce,
+            next_token_count=None if next_tokens is None else next_tokens.sum(dim=1),
         )
 
     def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
