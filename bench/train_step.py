@@ -48,7 +48,7 @@ class Case:
     """One comparison. lengths: (prefix, answer) per sample; sides: what is run, in order.
 
     A side is `variant`, or `variant:views` for another number of masked copies than 2, or either
-    with `@small` behind it for small pages.
+    followed by `@small` for small pages.
     """
 
     lengths: tuple[tuple[int, int], ...]
@@ -70,6 +70,7 @@ CASES = {
     "batch1_bf16": Case(ONE, dtype="bfloat16"),
     "ragged4_bf16": Case(RAGGED, dtype="bfloat16", layers=TOO_LARGE),
     "batch1_checkpointing": Case(ONE, checkpointing=True),
+    "block": Case(ONE, ("recipe", "prefix", "block"), layers=TOO_LARGE),
     "views": Case(ONE, ("prefix:2", "prefix:4", "prefix:8")),
     **{f"answer{length}": Case(((850, length),), ("prefix",), layers=(2,)) for length in ANSWERS},
     **{f"batch{size}_even": Case(ONE * size, ("prefix",), layers=(2,)) for size in BATCHES},

@@ -25,8 +25,9 @@ CHECKS = 8
 class Arm:
     """groups: the comparisons it belongs to. options: of `llava.train.train`, beside the common.
 
-    variants: how it is decoded beside the usual way: without the clinical context (no_context), or
-    with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache).
+    variants: how it is decoded besides the usual way: without the clinical context (no_context),
+    with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache), or
+    by another decoder of mode `block` (causal, speculative).
     stretch: of its steps over those of the study; an arm with cheaper steps goes on, to be compared
     at equal time.
     """
@@ -42,6 +43,9 @@ _DEMO = {"loss_weighting": "uniform", "stratified_t": "true", "t_power": "3"}
 _SINGLE = {"complementary": "false"}
 _TWO = {"complementary": "false", "num_views": "2"}
 _ELBO, _UNIFORM = {"loss_weighting": "elbo"}, {"loss_weighting": "uniform"}
+
+_BLOCK = _DEMO | {"attention_mode": "block"}
+_READINGS = ("causal", "speculative")
 
 ARMS = (
     Arm("base", ("objective", "attention", "canvas", "context"), _DEMO, ("no_context",)),
@@ -61,8 +65,17 @@ ARMS = (
     Arm("end_weight_3", ("canvas",), _DEMO | {"end_of_text_weight": "3"}),
     Arm("no_context", ("context",), _DEMO | {"context_dropout": "1.0"}, ("no_context",)),
     Arm("context_dropout", ("context",), _DEMO | {"context_dropout": "0.3"}, ("no_context",)),
+    Arm("block", ("block",), _BLOCK, _READINGS),
+    Arm("block_aligned", ("block",), _BLOCK | {"random_block_grid": "false"}, _READINGS),
+    Arm("block_no_next_token", ("block",), _BLOCK | {"causal_weight": "0"}),
+    Arm("block_single", ("block",), _BLOCK | _SINGLE, _READINGS),
+    Arm("block_masked", ("block",), _BLOCK | _SINGLE | {"t_power": "1000"}, _READINGS),
+    Arm("block_4", ("block",), _BLOCK | {"block_length": "4"}, _READINGS),
+    Arm("block_16", ("block",), _BLOCK | {"block_length": "16"}, _READINGS),
+    Arm("block_whole_share", ("block",), _BLOCK | {"whole_canvas_share": "0.25"}, _READINGS),
+    Arm("block_causal_prefix", ("block",), _BLOCK | {"causal_prefix": "true"}, _READINGS),
 )
-GROUPS = ("objective", "attention", "canvas", "context")
+GROUPS = ("objective", "attention", "canvas", "context", "block")
 
 
 @dataclass(frozen=True)

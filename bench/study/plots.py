@@ -17,7 +17,7 @@ from bench.study.tables import TITLES, Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {"objective": "C0", "attention": "C1", "canvas": "C2", "context": "C3"}
+_COLOURS = {"objective": "C0", "attention": "C1", "canvas": "C2", "context": "C3", "block": "C4"}
 
 
 def draw_all(results: Results, decoding: Mapping[str, Any] | None, folder: Path) -> list[Path]:

@@ -160,16 +160,19 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     """Decode the test phantoms, score them, write the record."""
     from bench.decode_quality import requests_of, write_all
     from bench.study.scoring import score_reports
-    from llava.diffusion.sampler import SamplingConfig
+    from llava.diffusion.config import LEFT_TO_RIGHT, SamplingConfig
 
     documents, drawn = test_phantoms(settings)
-    config = SamplingConfig(
-        gen_length=settings.canvas,
-        block_length=BLOCK_LENGTH,
-        steps=settings.canvas // 2,
-        threshold=THRESHOLD,
-        cache="prefix" if variant == "prefix_cache" else "auto",
-    )
+    if variant in LEFT_TO_RIGHT:
+        config = SamplingConfig(settings.canvas, BLOCK_LENGTH, decoder=variant, drafting="joint")
+    else:
+        config = SamplingConfig(
+            gen_length=settings.canvas,
+            block_length=BLOCK_LENGTH,
+            steps=settings.canvas // 2,
+            threshold=THRESHOLD,
+            cache="prefix" if variant == "prefix_cache" else "auto",
+        )
     requests = requests_of(documents)
     if variant == "no_context":
         requests = [without_context(request) for request in requests]

@@ -167,6 +167,18 @@ def attention(results: Results) -> str:
     return table(head, rows)
 
 
+def block(results: Results) -> str:
+    """Each arm of mode `block`, decoded in blocks, causally, and by self-speculation."""
+    metrics = ("nelbo", "f1", "rouge_l", "passes")
+    arms = [
+        (arm.name, variant, f"`{arm.name}`, {variant or 'blocks'}")
+        for arm in members(results, "block")
+        for variant in ("", *arm.variants)
+    ]
+    head = ["arm, decoder", "s/step", *(TITLES[metric] for metric in metrics), "F1 − base"]
+    return table(head, _rows(results, arms, metrics))
+
+
 def canvas(results: Results) -> str:
     metrics = ("f1", "rouge_l", "truncated", "repetition", "length_ratio", "length_error")
     metrics += ("omitted_normal",)
@@ -325,6 +337,7 @@ def _cell(value: object) -> str:
 TABLES: dict[str, Callable[[Results], str]] = {
     "objective": objective,
     "attention": attention,
+    "block": block,
     "canvas": canvas,
     "context": context,
     TWIN: twin,
