@@ -49,7 +49,7 @@ def test_a_runs_own_options_are_taken_from_its_folder(profile_training, tmp_path
     recorded = {
         "learning_rate": 3e-3,
         "bf16": True,
-        "attention_mode": "prefix",
+        "attention_mode": "full",
         "answer_fill": "canvas",
         "deepspeed": "None",
         "hub_token": "<HUB_TOKEN>",
@@ -62,7 +62,7 @@ def test_a_runs_own_options_are_taken_from_its_folder(profile_training, tmp_path
     assert dict(zip(options[::2], options[1::2], strict=True)) == {
         "--learning_rate": "0.003",
         "--bf16": "True",
-        "--attention_mode": "prefix",
+        "--attention_mode": "full",
         "--output_dir": str(tmp_path / "out"),
         "--save_strategy": "no",
         "--report_to": "none",

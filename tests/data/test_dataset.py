@@ -76,7 +76,7 @@ def test_a_damaged_image_is_named_with_its_entry(tmp_path, samples_of):
 def test_an_image_that_is_a_link_out_of_the_image_folder_is_refused(tmp_path, samples_of):
     picture(tmp_path.parent / "outside.png", 3)
     (tmp_path / "a.png").symlink_to(tmp_path.parent / "outside.png")
-    with pytest.raises(ValueError, match="entry 'study-1' leaves the image folder"):
+    with pytest.raises(ValueError, match="entry 'study-1' is a link that leaves the image folder"):
         samples_of([entry()])[0]
 
 

@@ -1,7 +1,8 @@
 """A dataset for runs of the trainer: lengths and numbers of images differ from entry to entry."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,15 @@ FINDINGS = (
     "An endotracheal tube ends above the carina.",
 )
 SAMPLES = 13
+
+
+@pytest.fixture(autouse=True)
+def environment_is_put_back() -> Iterator[None]:
+    """A command line with --deepspeed sets variables for its process, here that of the tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,8 @@ def _child(
     # Loader workers as a user gets them, not from another fork server.
     multiprocessing.set_start_method("fork", force=True)
     os.environ["ACCELERATE_USE_CPU"] = "true"
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)  # what the fork server's own start may have held
     if processes > 1:
         os.environ |= {
             "RANK": str(rank),
