@@ -109,7 +109,7 @@ def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Ima
     """pixels: (H, W) as stored, or (H, W, 3) in RGB."""
     photometric = dataset.PhotometricInterpretation
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        grey = _display_values(dataset, pixels)
+        grey = _display_values(dataset, pixels, where)
         # MONOCHROME1: the lowest value is white.
         return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey)
     colour = photometric == "RGB" or photometric.startswith("YBR")
@@ -121,19 +121,20 @@ def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Ima
     )
 
 
-def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+def _display_values(dataset: Dataset, stored: np.ndarray, where: str) -> np.ndarray:
     """Stored values (H, W) -> [0, 1]: modality rescale, then VOI LUT, window, or min to max."""
     import numpy as np
 
-    if dataset.get("ModalityLUTSequence"):
-        values = _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
+    if table := _table(dataset, "ModalityLUTSequence"):
+        values = _look_up(dataset, table, stored, where)[0]
     else:
         slope, intercept = dataset.get("RescaleSlope") or 1, dataset.get("RescaleIntercept") or 0
         values = stored * float(slope) + float(intercept)
-    if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0]
-        grey = _look_up(dataset, table, values) / (2 ** table.LUTDescriptor[2] - 1)
-    elif (width := _first(dataset.get("WindowWidth"))) > 0:
+    width = _first(dataset.get("WindowWidth")) if _has(dataset, "WindowCenter") else 0
+    if table := _table(dataset, "VOILUTSequence"):
+        looked_up, top = _look_up(dataset, table, values, where)
+        grey = looked_up / top
+    elif width > 0:
         function = dataset.get("VOILUTFunction") or "LINEAR"
         grey = _window(values, _first(dataset.get("WindowCenter")), width, function)
     else:
@@ -143,18 +144,46 @@ def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     return np.clip(grey, 0, 1)
 
 
-def _look_up(dataset: Dataset, table: Dataset, values: np.ndarray) -> np.ndarray:
-    """`values` through a lookup table; what lies outside it takes its first or last entry."""
+def _has(dataset: Dataset, name: str) -> bool:
+    """Whether an attribute is there and not empty."""
+    return dataset.get(name) not in (None, "", [])
+
+
+def _table(dataset: Dataset, sequence: str) -> Dataset | None:
+    """The first lookup table of a sequence; None where it is empty or its item has no table."""
+    items = dataset.get(sequence)
+    found = items[0] if items else None
+    return found if found and _has(found, "LUTDescriptor") and _has(found, "LUTData") else None
+
+
+def _look_up(
+    dataset: Dataset, table: Dataset, values: np.ndarray, where: str
+) -> tuple[np.ndarray, int]:
+    """`values` through a lookup table, and the largest value of the entries' depth.
+
+    Values outside the table take its first or last entry. The depth is read off the entries where
+    the descriptor names another: writers disagree on that field. Raises ImageError for a table that
+    is shorter than it says, or of 0 bits.
+    """
     import numpy as np
 
-    count, first = table.LUTDescriptor[0] or 2**16, table.LUTDescriptor[1]
+    count, first, bits = table.LUTDescriptor[0] or 2**16, *table.LUTDescriptor[1:3]
     entries = table.LUTData
     if isinstance(entries, bytes):
         little_endian = dataset.original_encoding[1]
         word = "<u2" if little_endian else ">u2"
-        entries = np.frombuffer(entries, word if len(entries) >= 2 * count else np.uint8)
+        entries = np.frombuffer(
+            entries, word if bits > 8 or len(entries) >= 2 * count else np.uint8
+        )
+    entries = np.asarray(entries, dtype=np.float64)
+    if len(entries) < count or bits == 0:
+        raise ImageError(
+            f"{where} has a lookup table of {len(entries)} entries, and its LUTDescriptor says "
+            f"{count} of {bits} bits; export it again"
+        )
+    depth = max(1, int(entries.max()).bit_length())
     index = np.rint(values).astype(np.int64) - first
-    return np.asarray(entries, dtype=np.float64)[np.clip(index, 0, count - 1)]
+    return entries[np.clip(index, 0, count - 1)], 2**depth - 1
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:

@@ -134,9 +134,9 @@ def _of_folder(folder: Path, context: Mapping[str, str], template: str | None) -
 
 
 def _is_image(path: Path) -> bool:
-    """By its suffix; a file without one when it begins as a DICOM file does."""
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+    """By its suffix; with any other suffix, or none, if it begins as a DICOM file does."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
