@@ -237,8 +237,9 @@ def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def resolve_decoder(config: SamplingConfig, attention_mode: str, templates: bool = False) -> str:
     """The decoder that `config` means for a checkpoint of this attention mode.
 
-    `auto` on a checkpoint of mode `block`: `canvas` for templates, `blocks` where a rule, guidance
-    or a number of steps is asked for, else `speculative`. Raises ValueError for a decoder that the
+    `auto` on a checkpoint of mode `block`: `canvas` for templates and for the caches and steps that
+    only a canvas has, `blocks` where a rule, guidance or a number of steps is asked for, else
+    `speculative`. Raises ValueError for a decoder that the
     checkpoint or a template does not allow.
     """
     if attention_mode != "block":
@@ -258,9 +259,8 @@ def resolve_decoder(config: SamplingConfig, attention_mode: str, templates: bool
         return "canvas"
     if config.decoder != "auto":
         return config.decoder
-    asked = any(getattr(config, name) for name in CANVAS_ONLY)
-    asked = asked or config.steps != config.gen_length or config.remasking != "low_confidence"
-    asked = asked or config.cache != "auto" or config.step != "eager"
     if config.cache not in ("auto", "prefix") or config.step != "eager":
         return "canvas"
-    return "blocks" if asked else "speculative"
+    asked = any(getattr(config, name) for name in CANVAS_ONLY)
+    asked = asked or config.steps != config.gen_length or config.remasking != "low_confidence"
+    return "blocks" if asked or config.cache == "prefix" else "speculative"

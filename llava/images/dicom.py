@@ -1,7 +1,7 @@
 """One DICOM file -> the RGB picture that a viewer would show by default (DICOM PS3.4, N.2).
 
 Modality rescale or table, then VOI table or window, or else the stored values from lowest to
-highest; MONOCHROME1 inverted last. `mm_utils.load_image` calls it; pydicom is imported here only.
+highest; MONOCHROME1 inverted last. `loading.load_image` calls it; pydicom is imported here only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How one picture becomes views for the vision tower, and how many tokens it takes.
 
-Readers of pictures (`mm_utils.process_images`) and the splice (`model.llava_arch`) both ask here,
+Readers of pictures (`loading.process_images`) and the splice (`model.llava_arch`) both ask here,
 each from the picture's size alone, so that they cannot disagree. The choice is in the model's
 config (`image_aspect_ratio`, `mm_spatial_pool_stride`), which training and inference share.
 

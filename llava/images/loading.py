@@ -2,8 +2,8 @@
 
 The one door for every image that training, evaluation and the command line read. A file that cannot
 be read whole is an error that names it, never a grey square: what the model is shown is what the
-file holds. `load_image` for files (by `pictures` and `dicom`), `process_images` for the tower's
-(V, 3, H, W), one picture as the views of its `image_layout`.
+file holds. `load_image` for files (by `rgb` and `dicom`), `process_images` for the tower's
+(V, 3, H, W), one picture as the views of its `layout`.
 """
 
 from __future__ import annotations

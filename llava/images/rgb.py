@@ -1,6 +1,6 @@
 """JPEG and PNG files, and pictures of every mode, as upright 8-bit RGB.
 
-What `mm_utils.load_image` does for files that are not DICOM (those are `dicom`'s). Grey values of
+What `loading.load_image` does for files that are not DICOM (those are `dicom`'s). Grey values of
 more than 8 bits are scaled, never clipped; transparency is laid on black.
 """
 

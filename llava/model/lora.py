@@ -6,7 +6,6 @@ as before. A folder of adapters names the two backbones it was trained on.
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -144,10 +143,6 @@ def read_backbones(folder: Path) -> Backbones:
         raise ValueError(
             f"{str(file)!r} must name language_model and vision_tower: {error}"
         ) from error
-
-
-def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (each for name, each in model.named_parameters() if _is_adapter(name))
 
 
 def _is_adapter(name: str) -> bool:

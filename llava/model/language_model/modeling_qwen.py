@@ -87,9 +87,14 @@ class AnswerSpan:
         start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
         return cls(start, (real - start).clamp(min=1))
 
+    @cached_property
+    def width(self) -> int:
+        """R, the longest answer; asked of the device once."""
+        return int(self.length.max())
+
     def take(self, values: Tensor) -> Tensor:
-        """The answers (B, R, ...) of values (B, L, ...); R is the longest."""
-        return take_rows(values, self.start, int(self.length.max()))
+        """The answers (B, R, ...) of values (B, L, ...)."""
+        return take_rows(values, self.start, self.width)
 
     def prefix_of(self, values: Tensor) -> Tensor:
         """The prefixes (B, P, ...) of values (B, L, ...), right-padded."""
@@ -162,20 +167,16 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             clean, hidden = self._encode_blocks(embeds, noisy, span, copies[0])
             next_tokens = self._next_tokens(labels, span)  # (B, R) bool
         else:
-            clean, hidden, next_tokens = (
-                None,
-                self._encode_copies(embeds, noisy, span, attention_mask),
-                None,
-            )
+            hidden = self._encode_copies(embeds, noisy, span, attention_mask)
+            next_tokens = None
 
         # 4. Score the masked rows only: one per answer token of a complementary pair.
         rows, wanted = hidden[masked], targets.expand_as(masked)[masked]
         if next_tokens is not None:
             rows = torch.cat([rows, clean[next_tokens]])
             wanted = torch.cat([wanted, targets[next_tokens]])
-        token_ce, next_ce = token_cross_entropy(score(rows), wanted).tensor_split(
-            [int(masked.sum())]
-        )
+        row_ce = token_cross_entropy(score(rows), wanted)
+        token_ce, next_ce = row_ce.tensor_split([int(masked.sum())])
 
         # 5. Weigh: 1 / p or uniform, each sample over its answer length.
         sample_loss = masked_diffusion_loss(

@@ -44,6 +44,11 @@ class Strip(NamedTuple):
         flat = real.flatten()
         return cls(*real.shape, flat.nonzero().squeeze(1), (flat.cumsum(0) - 1).clamp(min=0))
 
+    @property
+    def rows(self) -> int:
+        """How many packed rows there are."""
+        return self.samples * self.width if self.places is None else len(self.places)
+
     def pad(self, rows: Tensor) -> Tensor:
         """Packed heads (rows, heads, head_dim) -> (B, heads, W, head_dim)."""
         rows = rows if self.index is None else rows.index_select(0, self.index)
@@ -81,7 +86,7 @@ class SharedPrefix(LayerWork):
     def attend(self, attention: nn.Module, hidden: Tensor) -> tuple[Tensor, None]:
         key = rotate(attention.k_norm(heads_of(attention, attention.k_proj(hidden))), self.rope)
         value = heads_of(attention, attention.v_proj(hidden))
-        first = self.answers_start(len(hidden)) if self.answers_only else 0
+        first = len(hidden) - self.answers.rows if self.answers_only else 0
         rope = (self.rope[0][first:], self.rope[1][first:])
         asking = attention.q_norm(heads_of(attention, attention.q_proj(hidden[first:])))
         query = rotate(asking, rope)
@@ -90,11 +95,11 @@ class SharedPrefix(LayerWork):
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """query: (T or the answers' rows, heads, head_dim). Returns (the same, width)."""
-        start = self.answers_start(len(key))
+        start = len(key) - self.answers.rows
         seen = [self.prefix.pad(part[self.filler : start]) for part in (key, value)]
         own = [self.answers.pad(part[start:]) for part in (key, value)]
         both = [torch.cat(pair, dim=2) for pair in zip(seen, own, strict=True)]
-        asking = self.answers.pad(query[len(query) - (len(key) - start) :])
+        asking = self.answers.pad(query[len(query) - self.answers.rows :])
         mixed = self.answers.pack(mix(asking, *both, self.answer_mask, scale))
         if self.answers_only:
             return mixed
@@ -102,35 +107,36 @@ class SharedPrefix(LayerWork):
         prefix = self.prefix.pack(mix(asking, *seen, self.prefix_mask, scale))
         return torch.cat([mixed.new_zeros(self.filler, mixed.shape[-1]), prefix, mixed])
 
-    def answers_start(self, rows: int) -> int:
-        """Where the answers begin among `rows` rows, of which they are the last."""
-        strip = self.answers
-        count = strip.samples * strip.width if strip.places is None else len(strip.places)
-        return rows - count
-
 
 class PackedBatch(NamedTuple):
-    """hidden: packed rows (T, D). positions: (T,). work: of each layer, without its `rope`."""
+    """hidden: packed rows (T, D). positions: (T,). strips: C of each sample.
+
+    filler, prefix, answers and the masks: as in `SharedPrefix`.
+    """
 
     hidden: Tensor
     positions: Tensor
-    work: SharedPrefix
-    copies: int
+    strips: int
+    filler: int
+    prefix: Strip
+    answers: Strip
+    prefix_mask: Tensor | None
+    answer_mask: Tensor | None
 
     def works(self, rope: Rope, layers: int, answers_only: bool) -> list[SharedPrefix]:
         """One for each layer; the last one spares the prefix where `answers_only`."""
-        work = replace(self.work, rope=rope)
+        masks = (self.prefix_mask, self.answer_mask)
+        work = SharedPrefix(rope, self.filler, self.prefix, self.answers, *masks)
         return [work] * (layers - 1) + [replace(work, answers_only=answers_only)]
 
     def unpack_prefix(self, hidden: Tensor) -> Tensor:
         """Packed rows (T, D) -> prefixes (B, P, D), zeros on padding."""
-        start = self.work.answers_start(len(hidden))
-        return self.work.prefix.unpack(hidden[self.work.filler : start])
+        return self.prefix.unpack(hidden[self.filler : len(hidden) - self.answers.rows])
 
     def unpack_answers(self, hidden: Tensor) -> Tensor:
         """Packed rows, or those of the answers alone -> (C, B, R, D), zeros on padding."""
-        answers = self.work.answers.unpack(hidden[self.work.answers_start(len(hidden)) :])
-        return answers.unflatten(1, (self.copies, -1)).transpose(0, 1)
+        answers = self.answers.unpack(hidden[len(hidden) - self.answers.rows :])
+        return answers.unflatten(1, (self.strips, -1)).transpose(0, 1)
 
 
 def pack(
@@ -164,9 +170,11 @@ def pack(
     shifts = prefix_length[:, None] if offsets is None else prefix_length[:, None] + offsets
     after = (shifts[..., None] + torch.arange(length, device=device)).expand(-1, strips, -1)
     places = [prefixes.pack(positions[..., None]), own.pack(after.flatten(1)[..., None])]
-    work = SharedPrefix(
-        rope=(hidden, hidden),
-        filler=filler,
+    return PackedBatch(
+        hidden,
+        torch.cat([positions.new_zeros(filler, 1), *places]).squeeze(1),
+        strips,
+        filler,
         prefix=prefixes,
         answers=own,
         prefix_mask=prefix_mask(
@@ -174,8 +182,6 @@ def pack(
         ),
         answer_mask=_answer_mask(real_prefix, real_answer, strips, visible, prefixes, own),
     )
-    positions = torch.cat([positions.new_zeros(filler, 1), *places]).squeeze(1)
-    return PackedBatch(hidden, positions, work, strips)
 
 
 def _answer_mask(
