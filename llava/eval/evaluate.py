@@ -1,7 +1,7 @@
 """The command of eval/scripts/evaluate.sh: score a checkpoint on a dataset.
 
     check everything -> samples -> lmms-eval in N processes -> verify, score, write, print
-                      `documents`   `lmms_run`, `steps`         `collect`, `scoring`
+                      `documents`   `run.lmms_run`, `run.steps` `run.collect`, `judging`
 
 The run's folder then holds results.json (values, intervals, protocol), predictions.jsonl, the
 predictions as each process wrote them, and lmms-eval's own output. It holds report text: keep it
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
     from llava.eval.documents import Document, Source
     from llava.eval.protocol import DatasetTask
-    from llava.eval.steps import Plan, TrainingSplit
+    from llava.eval.run.steps import Plan, TrainingSplit
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _LENGTHS = ("gen_length", "block_length", "steps")
-_TEXTS = {
-    "raw": "as written, lower-cased words without punctuation",
-    "r2gen": "R2Gen's cleaning of MIMIC-CXR without its range error, references not cut",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    from llava.eval.collect import EvaluationError
+    from llava.eval.run.collect import EvaluationError
 
     try:
         with sigterm_unwinds():  # `lmms_run` ends the child processes on its way out
@@ -49,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Raises ValueError on what the user can fix, EvaluationError when the run itself failed."""
-    from llava.eval import collect, documents, protocol, report_page, steps
+    from llava.eval import documents, judging, protocol, report_page
+    from llava.eval.run import steps
 
     _check_registered()
     task = protocol.read_task(arguments.task)
@@ -61,7 +58,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _warn_without_java()
     print(f"{len(samples)} samples, {plan.processes} processes, {plan.output}", flush=True)
     results = steps.evaluate(plan, samples, arguments.overwrite)
-    print(f"\n{results.table()}\n\n{plan.output / collect.RESULTS_FILE}")
+    print(f"\n{results.table()}\n\n{plan.output / judging.RESULTS_FILE}")
     print(report_page.write_page(plan.output))
 
 
@@ -82,8 +79,9 @@ def _plan(
     image_folder: Path | None,
 ) -> "Plan":
     """Check what is left to check; nothing is written yet, and no model loaded."""
-    from llava.eval.protocol import versions
-    from llava.eval.steps import Plan, check_own
+    from llava.eval.protocol import TEXT_PROTOCOLS, versions
+    from llava.eval.run.folder import check_own
+    from llava.eval.run.steps import Plan
     from llava.model.checkpoint import check_checkpoint, check_sampling, checkpoint_id
 
     model_path = arguments.model_path.resolve()
@@ -105,7 +103,7 @@ def _plan(
         "dtype": arguments.dtype or ("bfloat16" if gpus else "float32"),
     }
     protocol = {
-        "texts": _TEXTS,
+        "texts": TEXT_PROTOCOLS,
         "checkpoint": str(model_path),
         "checkpoint_id": checkpoint_id(model_path),
         "data": [asdict(source) for source in sources],
@@ -133,7 +131,7 @@ def _training_split(
     from llava.data.samples.mixture import is_mixture
     from llava.eval.documents import read_documents
     from llava.eval.metrics.baselines import NEAREST, NORMAL
-    from llava.eval.steps import TrainingSplit
+    from llava.eval.run.steps import TrainingSplit
 
     needing = [name for name in arguments.baselines if name in (NORMAL, NEAREST)]
     if not needing:
@@ -174,7 +172,7 @@ def _check_registered() -> None:
     from importlib.metadata import entry_points
     from importlib.util import find_spec
 
-    from llava.eval.lmms_run import MODEL, TASKS_FOLDER
+    from llava.eval.run.lmms_run import MODEL, TASKS_FOLDER
 
     if find_spec("lmms_eval") is None:
         raise ValueError("lmms-eval is not installed; run init_env.sh, or install the extra `eval`")

@@ -1,11 +1,13 @@
 """Clinical metrics of others, where the user has their package and weights.
 
     python -m llava.eval.external --metric radgraph --predictions exp/run
+    python -m llava.eval.external --metric radeval:green --predictions exp/run
 
     predictions.jsonl -> the metric's own package -> external_METRIC.json beside the predictions
                                                      (`external_scores`, for the page and the table)
 
-Each metric is one small adapter below; its package is imported when asked for. Nothing here needs
+Each metric is one small adapter below, and one serves every metric of RadEval that runs on this
+machine (`radeval:NAME`); the package is imported when asked for. Nothing here needs
 torch or transformers, so that a package with other versions of them runs in an environment of its
 own: only this repository on PYTHONPATH. A metric that cannot run is an error with the remedy and
 leaves no file behind, never a zero.
@@ -19,16 +21,27 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.eval.external_scores import METRICS, ExternalScore, digest, write_score
+from llava.command_line import hint
+from llava.eval.external_scores import METRICS, RADEVAL, ExternalScore, digest, write_score
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 
 if TYPE_CHECKING:
     from llava.eval.metrics.significance import Additive
+
+
+RADEVAL_METRICS = (
+    *("bleu", "rouge", "bertscore", "radeval_bertscore", "radgraph", "ratescore", "green"),
+    *("radgraph_radcliq", "radcliq", "srrbert", "temporal", "crimson"),
+    *("f1chexbert", "f1radbert_ct"),
+)
+"""The metrics of RadEval 2.2.1 that run on one's own machine."""
+_SENDS_TEXT = ("mammo_green", "radfact_ct")
 
 
 class UnavailableError(RuntimeError):
@@ -50,9 +63,7 @@ def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
 
     Raises ValueError on an unknown metric and UnavailableError when it cannot run here.
     """
-    if metric not in ADAPTERS:
-        raise ValueError(f"metric={metric!r} is unknown; choose one of {', '.join(METRICS)}")
-    adapter = ADAPTERS[metric]
+    adapter = _adapter(metric)
     try:
         module = import_module(adapter.module)
     except ImportError as error:
@@ -63,13 +74,40 @@ def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
     return adapter.run(module, predictions)
 
 
+def check_metric(metric: str) -> str:
+    """The metric's name. Raises ValueError on one that is unknown, or that would send reports to
+    another company's server."""
+    name = metric.removeprefix(RADEVAL)
+    if metric.startswith(RADEVAL):
+        if name in _SENDS_TEXT:
+            raise ValueError(
+                f"{metric} sends the reports to a language model on another company's servers, "
+                "which this command does not do; run it by hand where your data may go there"
+            )
+        if name in RADEVAL_METRICS:
+            return metric
+        raise ValueError(
+            f"metric={metric!r} is unknown; {hint(name, RADEVAL_METRICS)} (after {RADEVAL})"
+        )
+    if metric not in METRICS:
+        known = f"{', '.join(METRICS)}, or {RADEVAL}NAME with {', '.join(RADEVAL_METRICS)}"
+        raise ValueError(f"metric={metric!r} is unknown; choose one of {known}")
+    return metric
+
+
+def _adapter(metric: str) -> Adapter:
+    check_metric(metric)
+    if metric in ADAPTERS:
+        return ADAPTERS[metric]
+    return Adapter("radeval", "radeval", "the weights of that metric", partial(_radeval, metric))
+
+
 def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """F1 of CheXbert's labels, counted as `clinical` counts those of this project's labeler."""
     import numpy as np
 
     from llava.eval.labeler import FINDINGS, UNCERTAIN
-    from llava.eval.metrics.clinical import POLICIES, agreement
-    from llava.eval.metrics.scoring import clinical_metrics
+    from llava.eval.metrics.clinical import POLICIES, agreement, clinical_metrics
 
     labeler = _load("chexbert", module.F1CheXbert)
     if tuple(labeler.target_names) != FINDINGS:
@@ -129,6 +167,45 @@ def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     return _result("radcliq", note, predictions, scored, mean, drawn, values)
 
 
+def _radeval(metric: str, module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
+    """Every value that RadEval gives per report under a metric's name; the main one is the first,
+    or that of F1.
+
+    RadEval 2.2.1 with per_sample=True answers a list over reports under each of its keys.
+    """
+    from llava.eval.metrics.significance import mean_of
+
+    name = metric.removeprefix(RADEVAL)
+    sys.modules.setdefault("RadEval", module)  # as in `_radcliq`
+    scorer = _load(metric, module.RadEval, metrics=[name], per_sample=True, show_progress=False)
+    scored = [p for p in predictions if p.prediction.strip() and p.reference.strip()]
+    if not scored:
+        raise ValueError(f"{metric}: every prediction or reference is empty; nothing to score")
+    found = scorer(refs=[p.reference for p in scored], hyps=[p.prediction for p in scored])
+    columns = {key: _numbers(column, len(scored)) for key, column in found.items()}
+    columns = {key: column for key, column in columns.items() if column is not None}
+    if not columns:
+        raise ValueError(
+            f"{metric}: radeval gave {sorted(found)} without a number for each of "
+            f"{len(scored)} reports; use radeval 2.2.1"
+        )
+    main = next((key for key in columns if key.endswith("f1")), next(iter(columns)))
+    better = "LOWER is better" if "radcliq" in name else "higher is better"
+    note = f"{better}; means over reports; reports with an empty side are left out"
+    drawn = {key: mean_of(column) for key, column in columns.items()}
+    values = {key: sum(column) / len(column) for key, column in columns.items()}
+    return _result(metric, note, predictions, scored, values, drawn, columns[main])
+
+
+def _numbers(column: Any, n: int) -> list[float] | None:
+    """A number for each report, or None for anything else."""
+    if not isinstance(column, list | tuple) or len(column) != n:
+        return None
+    if not all(isinstance(value, int | float) for value in column):
+        return None
+    return [float(value) for value in column]
+
+
 _SCORERS = "StanfordAIMI/RRG_scorers"
 
 ADAPTERS: Mapping[str, Adapter] = {
@@ -143,11 +220,11 @@ def _load(metric: str, build: Callable[..., Any], **settings: Any) -> Any:
     try:
         return build(**settings)
     except Exception as error:  # the packages raise anything when weights are missing
-        weights = ADAPTERS[metric].weights
+        weights = _adapter(metric).weights
         raise UnavailableError(
             f"{metric} is unavailable: its model did not load ({type(error).__name__}: {error}). "
             f"It needs {weights} from the model hub: run it once on a machine with internet, "
-            f"then copy the caches, see the documentation of {ADAPTERS[metric].package}"
+            f"then copy the caches, see the documentation of {_adapter(metric).package}"
         ) from error
 
 
@@ -165,7 +242,7 @@ def _result(
     from llava.eval.metrics.significance import intervals
 
     _check_finite(metric, values)
-    package = ADAPTERS[metric].package
+    package = _adapter(metric).package
     try:
         package = f"{package} {version(package)}"
     except PackageNotFoundError:
@@ -222,7 +299,13 @@ def _parser() -> argparse.ArgumentParser:
         "weights are installed. Runs in any environment that has the package, with this "
         "repository on PYTHONPATH. Writes external_METRIC.json beside the predictions.",
     )
-    parser.add_argument("--metric", choices=METRICS, required=True, help="which metric to run")
+    parser.add_argument(
+        "--metric",
+        required=True,
+        metavar="METRIC",
+        help=f"which metric to run: {', '.join(METRICS)}, or {RADEVAL}NAME with one of RadEval's "
+        f"({', '.join(RADEVAL_METRICS)})",
+    )
     parser.add_argument(
         "--predictions",
         type=Path,

@@ -17,6 +17,9 @@ from typing import Any
 from llava.eval.predictions import Prediction
 
 METRICS = ("chexbert", "radgraph", "radcliq")
+RADEVAL = "radeval:"
+"""Before the name of any of RadEval's metrics: `radeval:green`."""
+_FILES = "external_*.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,14 @@ class ExternalScore:
 
 
 def file_name(metric: str) -> str:
-    return f"external_{metric}.json"
+    return f"external_{metric.replace(':', '_')}.json"
+
+
+def score_files(folder: Path) -> list[Path]:
+    """The score files in the folder of a run: those of METRICS first, then RadEval's by name."""
+    known = [folder / file_name(metric) for metric in METRICS]
+    others = sorted(set(folder.glob(_FILES)) - set(known))
+    return [path for path in (*known, *others) if path.is_file()]
 
 
 def write_score(score: ExternalScore, folder: Path) -> Path:
@@ -67,14 +77,14 @@ class Found:
 def read_scores(folder: Path, predictions: Sequence[Prediction]) -> Found:
     """The score files in the folder of a run, which holds these predictions; empty without any."""
     scores, unusable = {}, {}
-    for metric in METRICS:
-        path = folder / file_name(metric)
-        if path.is_file():
-            try:
-                scores[metric] = _read(path, predictions)
-            except ValueError as error:
-                again = f"python -m llava.eval.external --metric {metric} --predictions {folder}"
-                unusable[metric] = f"{path} {error}; give {again} again"
+    for path in score_files(folder):
+        metric = path.stem.removeprefix("external_").replace("radeval_", RADEVAL, 1)
+        try:
+            score = _read(path, predictions)
+            scores[score.metric] = score
+        except ValueError as error:
+            again = f"python -m llava.eval.external --metric {metric} --predictions {folder}"
+            unusable[metric] = f"{path} {error}; give {again} again"
     return Found(scores, unusable)
 
 

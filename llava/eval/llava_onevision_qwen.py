@@ -20,7 +20,7 @@ from lmms_eval.api.model import lmms
 
 from llava.command_line import end_with_parent
 from llava.constants import IMAGE_PLACEHOLDER
-from llava.eval.lmms_run import LAUNCHER, MODEL
+from llava.eval.run.lmms_run import LAUNCHER, MODEL
 from llava.store import RecordLog
 from llava.writing.items import Item, context_of
 from llava.writing.many import batches, unwritten, write_items

@@ -25,8 +25,15 @@ def read_predictions(path: Path) -> list[Prediction]:
     path = path / PREDICTIONS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a finished evaluation")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = [Prediction.from_line(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # at nothing else: U+2028 is text
+    except UnicodeDecodeError as error:
+        raise PredictionError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
+    found = [
+        Prediction.from_line(line, f"{path}, line {n}")
+        for n, line in enumerate(lines, 1)
+        if line.strip()
+    ]
     if not found:
         raise PredictionError(f"{path} holds no prediction")
     ids = [prediction.id for prediction in found]

@@ -6,13 +6,21 @@ eval/tasks/**/NAME.yaml -> read_task() -> DatasetTask
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.command_line import hint
-from llava.eval.lmms_run import TASKS_FOLDER
+from llava.eval.run.lmms_run import TASKS_FOLDER
 
+TEXT_PROTOCOLS = {
+    "raw": "as written, lower-cased words without punctuation",
+    "r2gen": "R2Gen's cleaning of MIMIC-CXR without its range error, references not cut",
+    "r2gen-cut": "the same, references cut to 100 words as in R2Gen's published tables",
+    "rexrank": "lower-cased, split at spaces and before full stops; mean over reports",
+}
+"""What each of `nlg.scores.PROTOCOLS` does to the text, for the reader of a result."""
 NOT_STATED = "not stated"
 SPLITS = ("train", "val", "test")
 
@@ -62,9 +70,14 @@ def read_task(name: str, folder: Path = TASKS_FOLDER) -> DatasetTask:
 
 
 def versions() -> dict[str, str]:
-    from importlib.metadata import version
+    """Of the packages that a score depends on, those that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    return {name: version(name) for name in _PACKAGES}
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

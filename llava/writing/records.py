@@ -60,9 +60,10 @@ class Prediction:
         """Unknown fields are ignored. Raises PredictionError naming `where`."""
         _check_record(record, where)
         known = {field.name for field in fields(cls)}
-        given = {name: value for name, value in record.items() if name in known}
+        given = {n: value for n, value in record.items() if n in known and value is not None}
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**{**given, **lists, "study_id": given.get("study_id") or given["id"]})
+        study = given.get("study_id", "")
+        return cls(**{**given, **lists, "study_id": str(study) if study != "" else given["id"]})
 
     def to_line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -87,6 +88,48 @@ def _check_record(record: Any, where: str) -> None:
     needed = {"id", "prediction", "reference"}
     if not isinstance(record, dict) or not needed <= set(record):
         raise PredictionError(f"{where} lacks an id, a prediction or a reference")
-    wrong = [name for name in sorted(needed) if not isinstance(record[name], str)]
-    if wrong:
-        raise PredictionError(f"{where}: {wrong[0]} is {record[wrong[0]]!r}; it must be text")
+    for name, (is_right, kind) in _KINDS.items():
+        value = record.get(name)
+        if (name in needed or value is not None) and not is_right(value):
+            raise PredictionError(f"{where}: {name} is {value!r}; it must be {kind}")
+    for name, (is_right, kind) in _LISTS.items():
+        value = record.get(name) or []
+        if not isinstance(value, list):
+            raise PredictionError(f"{where}: {name} is {value!r}; it must be a list")
+        if wrong := [item for item in value if not is_right(item)]:
+            raise PredictionError(f"{where} has {wrong[0]!r} among its {name}; each must be {kind}")
+    lengths = {name: len(record.get(name) or []) for name in _OF_TOKENS}
+    if len(set(lengths.values())) != 1:
+        counts = ", ".join(f"{n} {name}" for name, n in lengths.items())
+        raise PredictionError(f"{where} has {counts}; it needs as many of each, or none")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_share(value: Any) -> bool:
+    """A probability; rounding may have carried it a little beyond 1."""
+    return type(value) in (int, float) and 0 <= value <= 1.001
+
+
+_KINDS = {
+    **dict.fromkeys(
+        ("id", "prediction", "reference", "context", "image_folder"), (_is_text, "text")
+    ),
+    "study_id": (lambda value: _is_text(value) or _is_count(value), "text or a number"),
+    "ended": (lambda value: isinstance(value, bool), "true or false"),
+    "nfe": (_is_count, "a count"),
+}
+_OF_TOKENS = ("tokens", "confidence", "decided_at")
+_LISTS = {
+    **dict.fromkeys(("images", "tokens"), (_is_text, "text")),
+    "confidence": (_is_share, "between 0 and 1"),
+    "decided_at": (_is_count, "a pass, counted from 0"),
+}
+"""Field of `Prediction` -> whether a JSON value (or each of a list) is of its kind, and the kind in
+words. A field that is not needed may be null, which means that it is absent."""

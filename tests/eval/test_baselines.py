@@ -5,7 +5,7 @@ import pytest
 
 from llava.eval.documents import Document
 from llava.eval.metrics.baselines import most_frequent_normal, nearest
-from llava.eval.steps import TrainingSplit
+from llava.eval.run.steps import TrainingSplit
 
 
 def test_the_most_frequent_report_that_states_no_finding_is_chosen():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval import collect
 from llava.eval.documents import Document, read_documents
-from llava.eval.lmms_run import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
 from llava.eval.predictions import read_predictions
+from llava.eval.run import collect
+from llava.eval.run.lmms_run import PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
 
 
 @pytest.fixture

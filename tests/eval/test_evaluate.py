@@ -17,11 +17,12 @@ pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava.diffusion.sampler import SamplingConfig
 from llava.eval import evaluate, nlg
-from llava.eval import steps as run
 from llava.eval.documents import DOCUMENTS_FILE, Document, read_documents
-from llava.eval.lmms_run import PREDICTIONS_FOLDER, Launch, error_in
 from llava.eval.nlg import java
 from llava.eval.predictions import read_predictions
+from llava.eval.run import steps as run
+from llava.eval.run.folder import open_folder
+from llava.eval.run.lmms_run import PREDICTIONS_FOLDER, Launch, error_in
 from llava.model.checkpoint import checkpoint_id
 from llava.store import locked
 from llava.writing.records import Prediction
@@ -160,7 +161,10 @@ def test_the_results_hold_every_value_its_interval_and_the_protocol(finished):
     assert results["external"] == {}
 
     protocol = results["protocol"]
-    assert protocol["tokenizers"] == {"raw": "ptb", "r2gen": "white space"}
+    assert protocol["tokenizers"] == {
+        "raw": "ptb",
+        **dict.fromkeys(("r2gen", "r2gen-cut", "rexrank"), "white space"),
+    }
     assert (protocol["task"], protocol["split"], protocol["processes"]) == ("mimic_cxr", "test", 3)
     assert protocol["checkpoint_id"] == checkpoint_id(finished.settings["MODEL_PATH"])
     assert SamplingConfig.from_dict(protocol["generation"]) == SAMPLING
@@ -309,7 +313,7 @@ def test_a_run_with_other_settings_is_neither_continued_nor_replaced_unasked(ref
     assert "batch_size: 64 before, 8 now" in message
     assert "pass --overwrite" in message
     assert (output / "results.json").exists()
-    run.open_folder(output, {"batch_size": 8}, overwrite=True)
+    open_folder(output, {"batch_size": 8}, overwrite=True)
     assert not (output / "results.json").exists()
 
 
@@ -366,7 +370,7 @@ def test_an_evaluation_of_a_folder_in_use_stops_and_names_who_uses_it(refused, s
 LAUNCH = """
 import sys
 from pathlib import Path
-from llava.eval.lmms_run import Launch
+from llava.eval.run.lmms_run import Launch
 
 class Run(Launch):
     def command(self):
@@ -377,7 +381,7 @@ Run(Path(sys.argv[1]), "", "", batch_size=1, processes=1, on_gpu=False).run()
 WORKER = """
 import os, threading
 from llava.command_line import end_with_parent
-from llava.eval.lmms_run import LAUNCHER
+from llava.eval.run.lmms_run import LAUNCHER
 
 end_with_parent(int(os.environ[LAUNCHER]))
 pipe = open(os.environ["PIPE"], "w")

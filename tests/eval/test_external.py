@@ -48,12 +48,23 @@ class F1RadGraph:
 
 
 class RadEval:
-    def __init__(self, metrics, per_sample):
-        assert (metrics, per_sample) == (["radcliq"], True)
+    def __init__(self, metrics, per_sample, show_progress=True):
+        assert per_sample
+        (self.metric,) = metrics
 
     def __call__(self, refs, hyps):
         assert all(hyps)
-        return {"radcliq_v1": [0.0 if r == h else 2.0 for r, h in zip(refs, hyps, strict=True)]}
+        same = [r == h for r, h in zip(refs, hyps, strict=True)]
+        return {
+            "radcliq": {"radcliq_v1": [0.0 if equal else 2.0 for equal in same]},
+            "green": {"green": [float(equal) for equal in same]},
+            "srrbert": {
+                "srrbert_weighted_precision": [0.5] * len(same),
+                "srrbert_weighted_f1": [float(equal) for equal in same],
+                "srrbert_label_scores": {"Edema": {"f1-score": 1.0}},
+            },
+            "rouge": {"rouge1": 0.3},
+        }[self.metric]
 
 
 @pytest.fixture
@@ -235,3 +246,37 @@ def test_it_scores_where_only_numpy_is_installed(tmp_path):
     )
     run_without(others, code)
     assert "chexbert" in read_scores(tmp_path, RUN).scores
+
+
+def test_any_metric_of_radeval_has_values_per_report_and_intervals(packages, tmp_path):
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    for metric in ("radeval:green", "radeval:srrbert"):
+        assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 0
+    found = read_scores(tmp_path, RUN).scores
+    assert list(found) == ["radeval:green", "radeval:srrbert"]
+    green, srr = found.values()
+    assert (green.values, green.n_scored, green.n_empty) == ({"green": 0.5}, 2, 1)
+    assert green.per_sample == {"a": 1.0, "b": 0.0}
+    low, high = green.intervals["green"]
+    assert low <= 0.5 <= high
+    assert set(srr.values) == {"srrbert_weighted_precision", "srrbert_weighted_f1"}
+    assert srr.per_sample == green.per_sample, "the main value is F1's"
+    assert "external/radeval:green" in compare_runs(tmp_path, tmp_path, resamples=20)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("radeval:gren", "did you mean 'green'"),
+        ("radeval:mammo_green", "another company's servers"),
+        ("radeval:rouge", "without a number for each of 2 reports"),
+        ("rouge", "radeval:NAME"),
+    ],
+)
+def test_radeval_metrics_that_cannot_be_used_are_refused(
+    packages, tmp_path, capsys, metric, message
+):
+    write_predictions(RUN, tmp_path / "predictions.jsonl")
+    assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("external_*"))

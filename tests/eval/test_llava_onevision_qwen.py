@@ -19,8 +19,8 @@ from llava.diffusion.sampler import SamplingConfig
 from llava.eval import nlg
 from llava.eval.documents import Document, read_documents, write_documents
 from llava.eval.llava_onevision_qwen import LlavaOnevisionQwen, ModelArguments, sampling_config
-from llava.eval.lmms_run import MODEL, TASKS_FOLDER
 from llava.eval.nlg import java
+from llava.eval.run.lmms_run import MODEL, TASKS_FOLDER
 from llava.images.loading import load_image
 from llava.store import read_records
 from llava.writing.writer import Report, Request

@@ -115,7 +115,7 @@ def test_a_resampled_corpus_scores_as_if_it_had_been_written_out(no_java):
 
 def test_meteor_of_a_resampled_corpus_pools_its_counts_and_each_protocol_has_its_own(runtime):
     measured = nlg.measure(REFERENCES, HYPOTHESES)
-    raw, r2gen = (measured[protocol].metrics["METEOR"] for protocol in nlg.PROTOCOLS)
+    raw, r2gen = (measured[protocol].metrics["METEOR"] for protocol in (nlg.RAW, nlg.R2GEN))
     assert 0 < raw.value() < r2gen.value() < 1, "r2gen also matches the full stops"
     drawn = raw.resampled(Draw(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 2.0], [1.0, 0.0, 1.0]])))
     assert drawn[0] == pytest.approx(raw.value())
@@ -128,10 +128,44 @@ def test_the_protocols_are_told_apart_and_r2gen_needs_no_tokeniser(no_java):
     assert {name: part.tokenizer for name, part in measured.items()} == {
         "raw": "simple",
         "r2gen": "white space",
+        "r2gen-cut": "white space",
+        "rexrank": "white space",
     }
     assert measured["raw"].metrics["BLEU-1"].value() == pytest.approx(1.0)
     # "no effusion . clear ." against "no effusion clear .": 4 of 4 words, 5 expected.
     assert measured["r2gen"].metrics["BLEU-1"].value() == pytest.approx(math.exp(1 - 5 / 4))
+
+
+def test_cut_references_are_those_of_100_words_and_only_they_change(no_java):
+    words = [f"word{i}" for i in range(150)]
+    whole, short = " ".join(words), "no effusion"
+    measured = nlg.measure([whole, short], [" ".join(words[:99]), short])
+    cut, uncut = measured["r2gen-cut"].metrics["BLEU-1"], measured["r2gen"].metrics["BLEU-1"]
+    # The cleaning ends each text in " .": the cut reference has lost its own.
+    assert cut.rows[0, :2].tolist() == [100, 100]
+    assert uncut.rows[0, :2].tolist() == [100, 151]
+    assert cut.rows[1].tolist() == uncut.rows[1].tolist()
+
+
+def test_rexranks_bleu_2_is_the_mean_of_unsmoothed_sentence_scores(no_java):
+    from nltk.translate.bleu_score import sentence_bleu
+
+    gold = ["Clear lungs. No effusion. ", "The heart is normal.\nNo edema", "a b"]
+    said = ["The lungs are clear. No effusion.", "The heart is large. No edema.", "b a"]
+
+    def words(text: str) -> list[str]:
+        return [word for word in text.lower().replace(".", " .").split(" ") if word]
+
+    expected = [
+        sentence_bleu([words(g)], words(s), weights=(0.5, 0.5))
+        for g, s in zip(gold, said, strict=True)
+    ]
+    found = nlg.measure(gold, said, ("rexrank",))["rexrank"]
+    assert list(found.metrics) == ["BLEU-2"]
+    assert not found.unavailable
+    assert found.metrics["BLEU-2"].rows[:, 0] == pytest.approx(expected, abs=1e-9)
+    assert 0 < found.metrics["BLEU-2"].value() < 0.7
+    assert nlg.measure(["a b"], [""], ("rexrank",))["rexrank"].metrics["BLEU-2"].value() == 0
 
 
 @pytest.mark.parametrize(

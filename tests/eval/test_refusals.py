@@ -16,7 +16,7 @@ pytest.importorskip("lmms_eval", reason="evaluation needs the extra `eval`")
 
 from llava import generate
 from llava.eval import evaluate
-from llava.eval.lmms_run import Launch
+from llava.eval.run.lmms_run import Launch
 from llava.model import builder
 from llava.writing.writer import ReportWriter
 

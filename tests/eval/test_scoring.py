@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from llava.eval.labeler import FINDINGS
-from llava.eval.metrics.clinical import agreement
-from llava.eval.metrics.scoring import clinical_metrics, nested, score_predictions
+from llava.eval.metrics.clinical import agreement, clinical_metrics
+from llava.eval.metrics.scoring import nested, score_predictions
 from llava.eval.nlg import java
 from llava.eval.predictions import Prediction
 

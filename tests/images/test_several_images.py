@@ -144,8 +144,8 @@ def test_lmms_eval_gives_the_reports_of_the_writer(
     from lmms_eval.tasks import TaskManager
 
     from llava.eval.documents import read_documents, write_documents
-    from llava.eval.lmms_run import MODEL, TASK, TASKS_FOLDER
     from llava.eval.nlg import java
+    from llava.eval.run.lmms_run import MODEL, TASK, TASKS_FOLDER
 
     monkeypatch.setattr(java, "find_java", lambda: None)
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "cache"))

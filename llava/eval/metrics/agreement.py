@@ -1,16 +1,20 @@
-"""Precision, recall and F1 from counts: what every comparison of two label sets ends in."""
+"""Precision, recall and F1 from counts: what every comparison of two label sets ends in.
+
+A ratio of which there is nothing to count is 0, never NaN.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from llava.eval.metrics.significance import Array, divide
+
 
 @dataclass(frozen=True)
 class Score:
-    """Agreement on one finding or on several pooled; `support` is how many references state it.
-
-    A ratio of which there is nothing to count is 0, never NaN.
-    """
+    """Agreement on one finding or on several pooled; `support` is how many references state it."""
 
     precision: float
     recall: float
@@ -20,9 +24,10 @@ class Score:
 
 def score_counts(agreed: int, stated: int, found: int) -> Score:
     """agreed: labels on both sides; stated: those of the references; found: of the predictions."""
-    return Score(
-        precision=agreed / found if found else 0.0,
-        recall=agreed / stated if stated else 0.0,
-        f1=2 * agreed / (stated + found) if stated + found else 0.0,
-        support=stated,
-    )
+    counts = (np.asarray(count, np.float64) for count in (agreed, stated, found))
+    return Score(*map(float, ratios(*counts)), support=int(stated))
+
+
+def ratios(agreed: Array, stated: Array, found: Array) -> tuple[Array, Array, Array]:
+    """(precision, recall, F1) of counts, element by element; the arguments as in `score_counts`."""
+    return divide(agreed, found), divide(agreed, stated), divide(2 * agreed, stated + found)

@@ -12,21 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from llava.eval.labeler import FINDINGS, UNCERTAIN, label_report
-from llava.eval.metrics.clinical import FIVE, POLICIES, agreement
-from llava.eval.metrics.significance import RESAMPLES, Additive, Array, divide, intervals
+from llava.eval.labeler import UNCERTAIN, label_report
+from llava.eval.metrics.clinical import POLICIES, agreement, clinical_metrics
+from llava.eval.metrics.significance import RESAMPLES, Additive, Array, intervals
 from llava.eval.nlg import scores as nlg
 from llava.eval.predictions import Prediction
 
 Nested = dict[str, Any]
 _NOT_MENTIONED = 9
-_N = len(FINDINGS)
 
 
 @dataclass(frozen=True)
@@ -128,21 +126,6 @@ def statistics(
     )
 
 
-def clinical_metrics(gold: Array, said: Array) -> dict[str, Additive]:
-    """Two (n, 14) tables of stated findings -> the values of `ClinicalScores`, by path."""
-    rows = np.hstack([gold & said, gold, said]).astype(np.float64)
-    groups = {"micro_14": list(range(_N)), "micro_5": [FINDINGS.index(name) for name in FIVE]}
-    found = {
-        "macro_14": Additive(rows, partial(_macro, columns=groups["micro_14"])),
-        "macro_5": Additive(rows, partial(_macro, columns=groups["micro_5"])),
-    }
-    groups |= {f"per_finding/{name}": [column] for column, name in enumerate(FINDINGS)}
-    for path, columns in groups.items():
-        for name, pooled in (("precision", _precision), ("recall", _recall), ("f1", _f1)):
-            found[f"{path}/{name}"] = Additive(rows, partial(pooled, columns=columns))
-    return found
-
-
 def nested(flat: dict[str, Any]) -> Nested:
     """{"a/b": 1} -> {"a": {"b": 1}}"""
     result: Nested = {}
@@ -167,31 +150,3 @@ def _labels(texts: Sequence[str], known: dict[str, list[int]]) -> Array:
 def _positive(labels: Array, policy: str) -> Array:
     uncertain = (labels == UNCERTAIN) & (policy == "as_positive")
     return (labels == 1) | uncertain
-
-
-def _counts(totals: Array, columns: Sequence[int]) -> tuple[Array, Array, Array]:
-    """(B, len(columns)) findings on both sides, in the references, in the predictions."""
-    agreed, gold, said = (totals[:, part * _N : (part + 1) * _N] for part in range(3))
-    return agreed[:, columns], gold[:, columns], said[:, columns]
-
-
-def _precision(totals: Array, columns: Sequence[int]) -> Array:
-    agreed, _, said = _counts(totals, columns)
-    return divide(agreed.sum(axis=1), said.sum(axis=1))
-
-
-def _recall(totals: Array, columns: Sequence[int]) -> Array:
-    agreed, gold, _ = _counts(totals, columns)
-    return divide(agreed.sum(axis=1), gold.sum(axis=1))
-
-
-def _f1(totals: Array, columns: Sequence[int]) -> Array:
-    agreed, gold, said = _counts(totals, columns)
-    return divide(2 * agreed.sum(axis=1), (gold + said).sum(axis=1))
-
-
-def _macro(totals: Array, columns: Sequence[int]) -> Array:
-    """Over the findings that either side states."""
-    agreed, gold, said = _counts(totals, columns)
-    stated = gold + said
-    return divide(divide(2 * agreed, stated).sum(axis=1), (stated > 0).sum(axis=1).astype(float))

@@ -8,8 +8,11 @@ corpus scores, and summed over a resampled corpus they give that corpus' score.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,27 @@ def _bleu(totals: Array, order: int) -> Array:
     precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1 / order)
     length_ratio = (said + _TINY) / (gold + _SMALL)
     return precision * np.exp(np.minimum(0.0, 1 - 1 / length_ratio))
+
+
+def sentence_bleu_2(references: Sequence[str], hypotheses: Sequence[str]) -> Additive:
+    """The mean over the pairs of sentence BLEU-2 without smoothing, as ReXrank computes it.
+
+    BP * sqrt(p1 * p2): 0 when no bigram agrees (Papineni et al. 2002, on one pair).
+    """
+    return mean_of(
+        [
+            _sentence_bleu_2(gold.split(" "), said.split(" ")) if said else 0.0
+            for gold, said in zip(references, hypotheses, strict=True)
+        ]
+    )
+
+
+def _sentence_bleu_2(gold: list[str], said: list[str]) -> float:
+    product = 1.0
+    for wanted, found in ((gold, said), (list(pairwise(gold)), list(pairwise(said)))):
+        agreed = (Counter(wanted) & Counter(found)).total()
+        product *= agreed / max(len(found), 1)
+    return math.sqrt(product) * math.exp(min(0.0, 1 - len(gold) / len(said)))
 
 
 def rouge_l(references: Sequence[str], hypotheses: Sequence[str]) -> Additive:

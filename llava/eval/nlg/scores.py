@@ -9,19 +9,25 @@ The same reports score differently under different protocols, so a value always 
 - `r2gen`: the text as R2Gen cleans MIMIC-CXR reports, split at white space, each sentence ending in
   the word ".". Its two errors are left out: references are not cut to a length, and the character
   range that was meant as a list takes no letters.
+- `r2gen-cut`: the same with the references cut to their first 100 words, as the tables published
+  with R2Gen's code have them. A report that says more than its cut reference gains nothing by it,
+  so values of this protocol compare with those tables and with nothing else.
+- `rexrank`: the words of the ReXrank leaderboard, lower-cased and split at spaces, full stops being
+  words; it holds the leaderboard's BLEU-2 only, a mean over reports.
 
 All values are fractions except CIDEr, which is 10 for a perfect match. BLEU and METEOR pool their
-counts over the corpus, ROUGE-L and CIDEr are means over samples; CIDEr weighs words by how rare
-they are among the references, so that a corpus of one report scores 0.
+counts over the corpus, ROUGE-L, CIDEr and `rexrank` are means over samples; CIDEr weighs words by
+how rare they are among the references, so that a corpus of one report scores 0.
 """
 
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +35,13 @@ import numpy as np
 from llava.eval.metrics.significance import Additive
 from llava.eval.nlg import java
 from llava.eval.nlg.cider import cider
-from llava.eval.nlg.overlap import bleu, meteor, rouge_l
+from llava.eval.nlg.overlap import bleu, meteor, rouge_l, sentence_bleu_2
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-RAW, R2GEN = "raw", "r2gen"
-PROTOCOLS = (RAW, R2GEN)
+RAW, R2GEN, R2GEN_CUT, REXRANK = "raw", "r2gen", "r2gen-cut", "rexrank"
+PROTOCOLS = (RAW, R2GEN, R2GEN_CUT, REXRANK)
+R2GEN_LENGTH = 100
+"""Words of a reference that `r2gen-cut` keeps."""
 PTB, SIMPLE, SPACES = "ptb", "simple", "white space"
 
 _WORD = re.compile(r"\d+(?:[.,/]\d+)+|\w+(?:-\w+)*")
@@ -124,12 +132,13 @@ def measure(
     tokens = {name: _Tokens.of(texts, name, runtime) for name in protocols}
     progress("tokenised")
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(_meteor, runtime, list(tokens.values()))
+        by_meteor = {name: part for name, part in tokens.items() if name != REXRANK}
+        job = pool.submit(_meteor, runtime, by_meteor)
         found = {}
         for name in protocols:
-            found[name] = _overlap(tokens[name])
-            progress(f"{name}: BLEU, ROUGE-L, CIDEr")
-        for name, metric in zip(protocols, job.result(), strict=bool(runtime)):
+            found[name] = _overlap(name, tokens[name])
+            progress(f"{name}: {', '.join(found[name])}")
+        for name, metric in job.result().items():
             found[name]["METEOR"] = metric
     progress("METEOR" if runtime else "METEOR left out")
     return {name: _measured(found[name], tokens[name], back, runtime) for name in protocols}
@@ -144,6 +153,14 @@ def r2gen_clean(text: str) -> str:
     sentences = _SENTENCE_END.split(_ENUMERATION.sub("", flat))
     kept = [" ".join(_R2GEN_DROPPED.sub("", sentence).split()) for sentence in sentences]
     return "".join(f" {sentence} ." for sentence in kept if sentence).strip()
+
+
+def rexrank_words(text: str) -> str:
+    """Lower-cased words joined by single spaces, a full stop being one of them.
+
+    Split at spaces only, as the leaderboard does: a line break stays inside its word.
+    """
+    return " ".join(word for word in text.lower().replace(".", " .").split(" ") if word)
 
 
 def simple_tokenize(text: str) -> str:
@@ -165,46 +182,58 @@ class _Tokens:
     @classmethod
     def of(cls, texts: Sequence[str], protocol: str, runtime: Path | None) -> "_Tokens":
         """texts: all references, then all hypotheses."""
-        if protocol == R2GEN:
+        half = len(texts) // 2
+        if protocol in (R2GEN, R2GEN_CUT):
             words, tokenizer = [r2gen_clean(text) for text in texts], SPACES
+            if protocol == R2GEN_CUT:
+                words[:half] = [_first_words(text, R2GEN_LENGTH) for text in words[:half]]
+        elif protocol == REXRANK:
+            words, tokenizer = [rexrank_words(text) for text in texts], SPACES
         elif runtime:
             words, tokenizer = java.tokenize(runtime, texts), PTB
         else:
             words, tokenizer = [simple_tokenize(text) for text in texts], SIMPLE
-        half = len(words) // 2
         return cls(words[:half], words[half:], tokenizer)
 
 
-def _overlap(tokens: _Tokens) -> dict[str, Additive]:
+def _first_words(text: str, n: int) -> str:
+    return " ".join(text.split(" ")[:n])
+
+
+def _overlap(protocol: str, tokens: _Tokens) -> dict[str, Additive]:
     gold, said = tokens.gold, tokens.said
+    if protocol == REXRANK:
+        return {"BLEU-2": sentence_bleu_2(gold, said)}
     return {**bleu(gold, said), "ROUGE-L": rouge_l(gold, said), "CIDEr": cider(gold, said)}
 
 
-def _meteor(runtime: Path | None, tokens: Sequence[_Tokens]) -> list[Additive]:
-    """One for each of `tokens`, from a single start of METEOR, which takes seconds; none without
-    Java."""
+def _meteor(runtime: Path | None, parts: Mapping[str, _Tokens]) -> dict[str, Additive]:
+    """By protocol, from a single start of METEOR, which takes seconds, over the pairs that differ;
+    empty without Java."""
     if not runtime:
-        return []
-    gold = [text for part in tokens for text in part.gold]
-    said = [text for part in tokens for text in part.said]
-    metric, n = meteor(runtime, gold, said), len(tokens[0].gold)
-    return [metric.take(np.arange(i * n, (i + 1) * n)) for i in range(len(tokens))]
+        return {}
+    pairs = {name: list(zip(part.gold, part.said, strict=True)) for name, part in parts.items()}
+    place = {pair: i for i, pair in enumerate(dict.fromkeys(chain.from_iterable(pairs.values())))}
+    metric = meteor(runtime, *zip(*place, strict=True))
+    return {name: metric.take(np.array([place[p] for p in own])) for name, own in pairs.items()}
 
 
 def _measured(
     metrics: dict[str, Additive], tokens: _Tokens, back: np.ndarray, runtime: Path | None
 ) -> Measured:
-    bleus = metrics["BLEU-1"].rows[back]  # the four share their rows, and go on doing so
-    ordered = {
-        name: replace(metric, rows=bleus) if name.startswith("BLEU") else metric.take(back)
-        for name, metric in metrics.items()
-    }
+    lacks_meteor = runtime is None and "ROUGE-L" in metrics
+    ordered: dict[str, Additive] = {}
+    for name, metric in metrics.items():
+        first = next((other for other in metrics if metrics[other].rows is metric.rows), name)
+        # The four BLEUs share their rows, and go on doing so.
+        same = first in ordered
+        ordered[name] = replace(metric, rows=ordered[first].rows) if same else metric.take(back)
     return Measured(
         metrics={name: ordered[name] for name in METRICS if name in ordered},
         n=len(tokens.said),
         n_empty=sum(not text for text in tokens.said),
         tokenizer=tokens.tokenizer,
-        unavailable={} if runtime else {"METEOR": f"no Java was found; {java.REMEDY}"},
+        unavailable={"METEOR": f"no Java was found; {java.REMEDY}"} if lacks_meteor else {},
     )
 
 

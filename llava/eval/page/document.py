@@ -93,7 +93,7 @@ def render(run: Run, studies: Sequence[Study], gallery: Gallery, policy: str) ->
         state_counts=count_states(comparisons),
         lengths=figures.length_plot(run.predictions),
         calibration=figures.calibration(made),
-        warnings=gallery.warnings(len(studies)),
+        warnings=[*map(str, run.results.get("warnings") or []), *gallery.warnings(len(studies))],
         splits=sorted({study.split for study in gallery.studies}),
         data=_json(records),
         images=_json(urls),

@@ -7,7 +7,6 @@ the page says so; what contradicts itself is refused here.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,15 @@ from typing import Any
 
 from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT, PRIOR_REPORT
 from llava.eval.external_scores import Found, read_scores
+from llava.eval.judging import RESULTS_FILE
 from llava.eval.metrics.baselines import BASELINES, NAMES, baseline_folder
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 
-RESULTS_FILE = "results.json"
 NO_SPLIT = "not stated"
+_OBJECTS = (
+    *("metrics", "clinical", "health", "external", "intervals"),
+    *("baselines", "unavailable", "protocol"),
+)
 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])")
 _LABELS = [*map(str.capitalize, CLINICAL_FIELDS), PRIOR_REPORT.rstrip(":")]
@@ -53,8 +56,6 @@ def read_run(folder: Path) -> Run:
     """Raises ValueError or FileNotFoundError naming the file, the field and the remedy."""
     results = _read_results(folder / RESULTS_FILE)
     predictions = read_predictions(folder)
-    for prediction in predictions:
-        _check_tokens(prediction, folder)
     n = results.get("n", len(predictions))
     if n != len(predictions):
         raise ValueError(
@@ -89,12 +90,51 @@ def _read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a finished evaluation")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
         raise ValueError(f"{path} has no object 'metrics'; give the folder of an evaluation")
-    return results
+    if wrong := _wrong_part(results):
+        raise ValueError(f"{path}: {wrong}; it is not as an evaluation writes it, evaluate again")
+    return {name: value for name, value in results.items() if value is not None}
+
+
+def _wrong_part(results: Mapping[str, Any]) -> str | None:
+    """The first part of results.json that is of another kind than an evaluation's, in words.
+
+    A part that is null counts as absent.
+    """
+    for name in _OBJECTS:
+        if not isinstance(results.get(name), Mapping | None):
+            return f"{name!r} is {results[name]!r}, not an object"
+    for name in ("n", "n_studies", "n_empty"):
+        if not (results.get(name) is None or type(results[name]) is int):
+            return f"{name!r} is {results[name]!r}, not a count"
+    if not isinstance(results.get("warnings") or [], list):
+        return f"'warnings' is {results['warnings']!r}, not a list"
+    for name in ("baselines", "external"):
+        for key, value in (results.get(name) or {}).items():
+            if not isinstance(value, Mapping):
+                return f"{name!r}, {key!r} is {value!r}, not an object"
+    sources = (results.get("protocol") or {}).get("data") or []
+    if not isinstance(sources, list) or not all(isinstance(each, Mapping) for each in sources):
+        return f"'protocol', 'data' is {sources!r}, not a list of objects"
+    for source in sources:
+        if type(source.get("n", 0)) is not int or not isinstance(source.get("json_path", ""), str):
+            return f"'protocol', 'data' holds {source!r}, without a count and a path"
+    return _wrong_interval(results.get("intervals") or {}, "'intervals'")
+
+
+def _wrong_interval(value: Any, where: str) -> str | None:
+    """Intervals are objects of objects that end in two numbers."""
+    if isinstance(value, Mapping):
+        found = (_wrong_interval(child, f"{where}, {key!r}") for key, child in value.items())
+        return next(filter(None, found), None)
+    ends = value if isinstance(value, list) and len(value) == 2 else ["none"]
+    if all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        return None
+    return f"{where} is {value!r}, not two numbers"
 
 
 def _of_baselines(folder: Path, results: Mapping[str, Any]) -> dict[str, Found]:
@@ -107,38 +147,14 @@ def _of_baselines(folder: Path, results: Mapping[str, Any]) -> dict[str, Found]:
     }
 
 
-def _check_tokens(prediction: Prediction, folder: Path) -> None:
-    """One text, one probability and one pass for each token, or none at all."""
-    columns = prediction.tokens, prediction.confidence, prediction.decided_at
-    if len(set(map(len, columns))) != 1:
-        lengths = "{} tokens, {} confidence, {} decided_at".format(*map(len, columns))
-        raise ValueError(f"{folder}: {prediction.id!r} has {lengths}; it needs as many of each")
-    for name, good in (("tokens", _is_text), ("confidence", _is_share), ("decided_at", _is_pass)):
-        if bad := [value for value in getattr(prediction, name) if not good(value)]:
-            raise ValueError(f"{folder}: {prediction.id!r} has {bad[0]!r} among its {name}")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_share(value: object) -> bool:
-    """A probability; rounding may have carried it a little beyond 1."""
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1.001
-
-
-def _is_pass(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
 def _splits(protocol: Mapping[str, Any], n: int) -> list[str]:
     """The split of each prediction: as the protocol states it, else from its data files' names.
 
     Several files: their samples follow one another in the order and number the protocol gives.
     """
-    stated = protocol.get("split", NO_SPLIT)
+    stated = protocol.get("split") or NO_SPLIT
     if stated != NO_SPLIT:
-        return [stated] * n
+        return [str(stated)] * n
     sources = protocol.get("data") or []
     counts = [source.get("n", 0) for source in sources]
     if sum(counts) != n:

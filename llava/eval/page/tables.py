@@ -24,7 +24,7 @@ _SCORED = ("metrics", "clinical")
 """Parts whose paths intervals and baselines repeat without the name of the part."""
 _APART = {
     *(*_SCORED, "external", "intervals", "baselines", "protocol", UNAVAILABLE),
-    *("n", "n_studies", "n_empty"),
+    *("n", "n_studies", "n_empty", "warnings"),
 }
 """Keys of results.json with a place of their own on the page."""
 _NO_ROW = {"per_finding", "support", "n", "policy", "labeler", UNAVAILABLE}
@@ -42,6 +42,13 @@ _WORDS = {
     "repetition": "repeated 4-grams",
     "reference_repetition": "repeated 4-grams, references",
     "length_ratio": "length ratio, in words",
+    "distinct": "distinct reports",
+    "reference_distinct": "distinct references",
+    "near_duplicates": "near-duplicate reports",
+    "reference_near_duplicates": "near-duplicate references",
+    "example_14": "mean over reports, 14 findings,",
+    "rexrank": "ReXrank",
+    "r2gen-cut": "r2gen, references cut to 100 words",
     "gen_length": "tokens of the canvas",
     "references_longer": "references too long for it",
     "without_comparison": "contexts without comparison",
@@ -109,8 +116,8 @@ def finding_interval(run: Run, policy: str, finding: str, score: str) -> tuple[f
     """The 95 % interval of a finding's precision or recall, when the run has one."""
     found: Any = run.results.get("intervals") or {}
     for name in (policy, "per_finding", finding, score):
-        found = found.get(name) or {}
-    return tuple(found) if len(found) == 2 else None
+        found = (found.get(name) if isinstance(found, Mapping) else None) or {}
+    return tuple(found) if isinstance(found, list) and len(found) == 2 else None
 
 
 def protocol_rows(run: Run) -> list[tuple[str, str]]:
@@ -178,7 +185,7 @@ def _external(run: Run, baselines: Sequence[str]) -> Iterator[Group]:
     for metric, score in run.external.scores.items():
         columns = [dict(leaves(o[metric].values)) if metric in o else {} for o in others]
         ranges = dict(leaves(score.intervals))
-        title = f"{_WORDS[metric]}, by {score.package}"
+        title = f"{_WORDS.get(metric, metric)}, by {score.package}"
         note = f"{score.note}; {score.n_scored:,} of {score.n:,} reports"
         parts, flat = _split(score.values)
         if flat:

@@ -26,8 +26,8 @@ CACHE_FOLDER = "cache"
 LAUNCHER = "LLAVA_LAUNCHER"
 """Environment variable: the process to end with, by its id."""
 
-TASKS_FOLDER = Path(__file__).resolve().parents[2] / "eval" / "tasks"
-_TORCHRUN = "from llava.eval.lmms_run import torchrun; torchrun()"
+TASKS_FOLDER = Path(__file__).resolve().parents[3] / "eval" / "tasks"
+_TORCHRUN = "from llava.eval.run.lmms_run import torchrun; torchrun()"
 _ERROR = re.compile(r"^(?:\[(rank\d+)\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 
 

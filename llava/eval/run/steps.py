@@ -10,20 +10,17 @@ works in a run's folder.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.eval import collect, documents
-from llava.eval import lmms_run as launch
+from llava.eval import documents
 from llava.eval.documents import Document, Source
-from llava.eval.external_scores import METRICS, file_name, read_scores
+from llava.eval.judging import Judged, Results, judge, results_of
 from llava.eval.metrics.baselines import (
-    BASELINES_FOLDER,
     BLANK,
     NAMES,
     NEAREST,
@@ -32,32 +29,18 @@ from llava.eval.metrics.baselines import (
     most_frequent_normal,
     nearest,
 )
-from llava.eval.metrics.health import health_metrics, text_health
-from llava.eval.metrics.scoring import score_predictions
 from llava.eval.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
-from llava.eval.report_page import PAGE_FILE
-from llava.store import LOCK_FILE, differences, locked, write_json
+from llava.eval.run import collect
+from llava.eval.run import lmms_run as launch
+from llava.eval.run.folder import open_folder
+from llava.store import locked
 from llava.writing.records import Prediction
 
 if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
 
-SETTINGS_FILE = "settings.json"
 _BLANK_FILE = "blank.png"
 _BLANK_SIDE, _BLANK_GREY = 384, 128
-_FOLDERS = (
-    launch.PREDICTIONS_FOLDER,
-    launch.RESULTS_FOLDER,
-    launch.CACHE_FOLDER,
-    BASELINES_FOLDER,
-)
-_FILES = (
-    documents.DOCUMENTS_FILE,
-    PREDICTIONS_FILE,
-    collect.RESULTS_FILE,
-    PAGE_FILE,
-    *map(file_name, METRICS),
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ class Plan:
         return f"{given},predictions={launch.PREDICTIONS_FOLDER},resume=True"
 
 
-def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> collect.Results:
+def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> Results:
     """Generate or continue, score, write. Raises ValueError on what the user can fix,
     EvaluationError when the run itself failed."""
     with locked(plan.output):
@@ -109,28 +92,19 @@ def evaluate(plan: Plan, samples: Sequence[Document], overwrite: bool) -> collec
         return _evaluate(plan, samples)
 
 
-def _evaluate(plan: Plan, samples: Sequence[Document]) -> collect.Results:
+def _evaluate(plan: Plan, samples: Sequence[Document]) -> Results:
     lengths = _reference_lengths(plan, samples)
     predictions = generate(plan, plan.output, samples)
+
+    def judged(name: str, found: Sequence[Prediction], folder: Path) -> Judged:
+        return judge(name, found, folder, plan.sampling.gen_length, lengths)
+
     columns = {}
     for name in plan.baselines:
         print(f"baseline: {NAMES[name]}", file=sys.stderr, flush=True)
         found, folder = baseline(plan, name, samples), baseline_folder(plan.output, name)
-        columns[NAMES[name]] = _judge(NAMES[name], found, folder, plan, lengths)
-    own = _judge("run", predictions, plan.output, plan, lengths)
-    results = collect.Results(
-        metrics=own.scored.metrics,
-        clinical=own.scored.clinical,
-        health=own.health,
-        external=own.external,
-        intervals=own.scored.intervals,
-        baselines={name: column.values() for name, column in columns.items()},
-        unavailable=own.unavailable,
-        n=own.scored.n,
-        n_studies=own.scored.n_studies,
-        n_empty=own.scored.n_empty,
-        protocol={**plan.protocol, "tokenizers": own.scored.tokenizers},
-    )
+        columns[NAMES[name]] = judged(NAMES[name], found, folder)
+    results = results_of(judged("run", predictions, plan.output), columns, plan.protocol)
     results.write(plan.output)
     return results
 
@@ -173,50 +147,6 @@ def baseline(plan: Plan, name: str, samples: Sequence[Document]) -> list[Predict
     return found
 
 
-def open_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
-    """A new folder, or one of the same settings to continue; other files are never touched."""
-    check_own(folder)
-    settings_file, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
-    if overwrite:
-        _clear(folder)
-    elif settings_file.is_file():
-        before = json.loads(settings_file.read_text(encoding="utf-8"))
-        if changed := differences(before, wanted):
-            raise ValueError(
-                f"{folder} holds a run with other settings ({'; '.join(changed.values())}); give "
-                "the same to continue it, choose another folder, or pass --overwrite"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(settings_file, wanted)
-
-
-def show(label: str) -> Callable[[str], None]:
-    """Progress of scoring: a line for each step; the draws of the intervals rewrite one line."""
-
-    def step(text: str) -> None:
-        drawing = text.startswith("intervals")
-        if not drawing or sys.stderr.isatty():
-            end = "\r" if drawing else "\n"
-            print(f"scoring {label}: {text:40}", end=end, file=sys.stderr, flush=True)
-
-    return step
-
-
-def check_own(folder: Path) -> None:
-    """ValueError for a folder with files that are not an evaluation's; nothing is written to it."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_other = names - {LOCK_FILE} or (folder.exists() and not folder.is_dir())
-    if is_other and SETTINGS_FILE not in names:
-        raise ValueError(f"{folder} holds something other than an evaluation; choose another")
-
-
-def _clear(folder: Path) -> None:
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-
-
 def _without_images(samples: Sequence[Document], folder: Path) -> list[Document]:
     """The same questions about a mid-grey picture."""
     from PIL import Image
@@ -238,7 +168,7 @@ def _nearest_reports(
     plan: Plan, train: Sequence[Document], samples: Sequence[Document]
 ) -> list[str]:
     """By the first image of each sample. Raises ValueError when one has none."""
-    from llava.eval.features import tower_features
+    from llava.eval.run.features import tower_features
 
     for document in (*train, *samples):
         if not document.images:
@@ -261,31 +191,6 @@ def _copied(document: Document, text: str) -> Prediction:
         images=document.listed_images,
         image_folder=document.image_folder,
         study_id=document.study_id,
-    )
-
-
-def _judge(
-    name: str,
-    predictions: Sequence[Prediction],
-    folder: Path,
-    plan: Plan,
-    lengths: Sequence[int],
-) -> collect.Judged:
-    """folder: where these predictions are, and what the metrics of others said about them.
-    lengths: of the references in tokens."""
-    canvas = plan.sampling.gen_length
-    sound = health_metrics(predictions, canvas, lengths).items()
-    scored = score_predictions(
-        predictions,
-        progress=show(name),
-        more={f"health/{field}": metric for field, metric in sound},
-    )
-    others = read_scores(folder, predictions)
-    return collect.Judged(
-        scored,
-        health=text_health(predictions, canvas, lengths).to_dict(),
-        external={metric: score.to_results() for metric, score in others.scores.items()},
-        unavailable={**scored.unavailable, **others.unusable},
     )
 
 

@@ -1,36 +1,28 @@
-"""From the processes' logs in the run's folder to predictions.jsonl, results.json and the table.
+"""Judge reports: every score of a set of predictions, as results.json and the table show them.
 
-Nothing is believed without being counted: every document must have exactly one prediction, and
-lmms-eval must have counted as many samples as there are documents.
+    predictions -> judge() -> Judged, the run's and each baseline's -> results_of() -> Results
+
+Used by the evaluation of a checkpoint and by `llava.eval.score`, whose reports come from anywhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.eval.documents import Document
-from llava.eval.lmms_run import LOG_FILE, PREDICTIONS_FOLDER, RESULTS_FOLDER, TASK
+from llava.eval.external_scores import read_scores
 from llava.eval.metrics.baselines import BASELINES, NAMES
-from llava.eval.metrics.scoring import Nested, Scored
-from llava.eval.predictions import (
-    PREDICTIONS_FILE,
-    check_ids,
-    refuse,
-    write_predictions,
-)
-from llava.store import read_records, whole_file
-from llava.writing.records import Prediction, PredictionError
+from llava.eval.metrics.health import Health, health_metrics, text_health, warnings_of
+from llava.eval.metrics.scoring import Nested, Scored, score_predictions
+from llava.store import whole_file
+from llava.writing.records import Prediction
 
 RESULTS_FILE = "results.json"
-_SHOWN_CLINICAL = ("micro_14/f1", "micro_5/f1", "macro_14", "macro_5")
-
-
-class EvaluationError(RuntimeError):
-    """The run did not produce what it should have; the message says what is wrong."""
+_SHOWN_CLINICAL = ("micro_14/f1", "micro_5/f1", "example_14/f1", "macro_14", "macro_5")
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Judged:
     """
 
     scored: Scored
-    health: Nested
+    health: Health
     external: Nested
     unavailable: dict[str, str]
 
@@ -49,7 +41,7 @@ class Judged:
         """The entry of a baseline in results.json."""
         scored = self.scored
         counts = {"n": scored.n, "n_empty": scored.n_empty}
-        values = {**scored.metrics, **scored.clinical, "health": self.health}
+        values = {**scored.metrics, **scored.clinical, "health": self.health.to_dict()}
         return {**values, "external": self.external, "intervals": scored.intervals, **counts}
 
 
@@ -60,7 +52,8 @@ class Results:
     metrics, clinical, intervals: as in `scoring.Scored`, intervals of `health` among them.
     health: as in `health.Health`. external: metrics of others, each with its own intervals.
     baselines: name -> the same values under the same paths, and `intervals`.
-    unavailable: metric -> reason and remedy. protocol: all one needs to compare with others.
+    unavailable: metric -> reason and remedy. warnings: what to know before the numbers.
+    protocol: all one needs to compare with others.
     """
 
     metrics: Nested
@@ -70,6 +63,7 @@ class Results:
     intervals: Nested
     baselines: dict[str, Nested]
     unavailable: dict[str, str]
+    warnings: list[str]
     n: int
     n_studies: int
     n_empty: int
@@ -96,6 +90,7 @@ class Results:
             rows.append(f"{path:{width}}{_shown(first):>8}   {bounds:18}{cells}".rstrip())
         rows += [f"{name:{width}}unavailable: {why}" for name, why in self.unavailable.items()]
         rows.append(f"{self.n} samples of {self.n_studies} studies, {self.n_empty} empty")
+        rows += [f"warning: {text}" for text in self.warnings]
         return "\n".join(rows)
 
     def _paths(self) -> list[str]:
@@ -135,51 +130,58 @@ def _column(results: Mapping[str, Any], *parts: Nested) -> Nested:
     return {**merged, "health": results["health"], **values, "intervals": intervals}
 
 
-def collect(folder: Path, documents: Sequence[Document], failure: str | None) -> list[Prediction]:
-    """Check, merge and write the predictions, in the order of the documents.
-
-    failure: what the processes said when they did not end well; complete results outweigh it.
-    Raises EvaluationError when anything is missing or does not match.
-    """
-    counted = _counted(folder, failure)
-    try:
-        predictions = merge_predictions(folder / PREDICTIONS_FOLDER, documents)
-    except PredictionError as error:
-        raise EvaluationError(str(error)) from error
-    if counted != len(documents):
-        raise EvaluationError(
-            f"lmms-eval counted {counted} samples of {len(documents)}; see {folder / LOG_FILE}"
-        )
-    write_predictions(predictions, folder / PREDICTIONS_FILE)
-    return predictions
-
-
-def merge_predictions(folder: Path, documents: Sequence[Document]) -> list[Prediction]:
-    """The predictions of all processes in the order of the documents, one for each.
-
-    Raises PredictionError listing what is missing, repeated, unknown or of another dataset.
-    """
-    found = []
-    for path in sorted(folder.glob("rank*.jsonl")):
-        try:
-            records = read_records(path)
-        except ValueError as error:
-            raise PredictionError(str(error)) from error
-        found += [Prediction.from_record(row, f"{path}, {name!r}") for name, row in records.items()]
-    by_id = {prediction.id: prediction for prediction in found}
-    check_ids((document.id for document in documents), (p.id for p in found), str(folder))
-    other = [d.id for d in documents if by_id[d.id].reference != d.reference]
-    refuse({"have another reference than the dataset": other} if other else {}, str(folder))
-    return [by_id[document.id] for document in documents]
+def judge(
+    name: str,
+    predictions: Sequence[Prediction],
+    folder: Path,
+    canvas: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Judged:
+    """folder: where these predictions are, and what the metrics of others said about them.
+    canvas: tokens that a report may have; lengths: of the references in tokens; None: not known.
+    name: for the lines of progress."""
+    sound = health_metrics(predictions, canvas, lengths).items()
+    scored = score_predictions(
+        predictions,
+        progress=show(name),
+        more={f"health/{field}": metric for field, metric in sound},
+    )
+    others = read_scores(folder, predictions)
+    return Judged(
+        scored,
+        health=text_health(predictions, canvas, lengths),
+        external={metric: score.to_results() for metric, score in others.scores.items()},
+        unavailable={**scored.unavailable, **others.unusable},
+    )
 
 
-def _counted(folder: Path, failure: str | None) -> int:
-    """How many samples the results file says, that lmms-eval writes when all went well."""
-    files = list((folder / RESULTS_FOLDER).glob("**/*_results.json"))
-    if len(files) != 1:
-        reason = failure or f"it left {len(files)} results files"
-        raise EvaluationError(f"lmms-eval failed: {reason}\nIts output is in {folder / LOG_FILE}")
-    results = json.loads(files[0].read_text(encoding="utf-8"))["results"].get(TASK, {})
-    if "scored,none" not in results:
-        raise EvaluationError(f"{files[0]} lacks the count of samples; see {folder / LOG_FILE}")
-    return results["scored,none"]
+def results_of(
+    own: Judged, baselines: Mapping[str, Judged], protocol: Mapping[str, Any]
+) -> Results:
+    """baselines: by the name that the table and the page give them."""
+    return Results(
+        metrics=own.scored.metrics,
+        clinical=own.scored.clinical,
+        health=own.health.to_dict(),
+        external=own.external,
+        intervals=own.scored.intervals,
+        baselines={name: column.values() for name, column in baselines.items()},
+        unavailable=own.unavailable,
+        warnings=warnings_of(own.health),
+        n=own.scored.n,
+        n_studies=own.scored.n_studies,
+        n_empty=own.scored.n_empty,
+        protocol={**protocol, "tokenizers": own.scored.tokenizers},
+    )
+
+
+def show(label: str) -> Callable[[str], None]:
+    """Progress of scoring: a line for each step; the draws of the intervals rewrite one line."""
+
+    def step(text: str) -> None:
+        drawing = text.startswith("intervals")
+        if not drawing or sys.stderr.isatty():
+            end = "\r" if drawing else "\n"
+            print(f"scoring {label}: {text:40}", end=end, file=sys.stderr, flush=True)
+
+    return step
