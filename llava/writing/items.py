@@ -98,7 +98,7 @@ def context_of(prompt: str) -> str:
     return prompt.replace(IMAGE_PLACEHOLDER, "").strip()
 
 
-def _item(
+def make_item(
     name: str,
     images: Sequence[str],
     folder: Path,
@@ -107,6 +107,8 @@ def _item(
     template: str | None,
     study: str,
 ) -> Item:
+    """The item of one report. images: relative to `folder`. index: its place in the input, which
+    is the seed of its sampling."""
     from llava.writing.writer import Request
 
     record = Prediction(
@@ -130,7 +132,7 @@ def _of_folder(folder: Path, context: Mapping[str, str], template: str | None) -
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path))
     for index, path in enumerate(found):
         name = path.relative_to(folder).as_posix()
-        yield _item(name, (name,), folder, prompt, index, template, study=name)
+        yield make_item(name, (name,), folder, prompt, index, template, study=name)
 
 
 def _is_image(path: Path) -> bool:
@@ -160,7 +162,7 @@ def _of_entry(index: int, raw: Any, source: Path, folder: Path, template: str | 
     study = raw.get("study_id")
     if study is not None and not isinstance(study, str | int):
         raise ValueError(f"{where}, field 'study_id': {study!r} is not text or a number")
-    return _item(name, images, folder, prompt, index, template, str(study or name))
+    return make_item(name, images, folder, prompt, index, template, str(study or name))
 
 
 def _question(raw: Mapping[str, Any], where: str) -> str:
