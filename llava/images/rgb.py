@@ -7,6 +7,7 @@ more than 8 bits are scaled, never clipped; transparency is laid on black.
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,14 @@ def read_picture(file: Path, where: str) -> Image.Image:
             deep = is_deep(picture)
             picture.load()
             shown = _deep_to_rgb(file, picture) if deep else picture
-            return to_rgb(ImageOps.exif_transpose(shown))
+            rgb = to_rgb(ImageOps.exif_transpose(shown))
+            if rgb.getbbox() is None and picture.convert("RGB").getbbox() is not None:
+                warnings.warn(
+                    f"{where} is transparent everywhere it is not black, and so wholly black; save "
+                    "it without its alpha channel",
+                    stacklevel=2,
+                )
+            return rgb
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
