@@ -7,17 +7,23 @@ import pytest
 
 @pytest.fixture
 def dicom(tmp_path):
-    """Writes pixels (H, W) or (H, W, 3) with any elements as a DICOM file and returns its path."""
+    """Writes pixels (H, W) or (H, W, 3) with any elements as a DICOM file and returns its path.
+
+    added: elements without a keyword of their own.
+    """
     pytest.importorskip("pydicom", reason="pydicom is not installed (extra `eval`)")
-    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-    def write(pixels, name="image.dcm", syntax=ExplicitVRLittleEndian, **elements) -> Path:
+    def write(
+        pixels, name="image.dcm", syntax=ExplicitVRLittleEndian, added=(), **elements
+    ) -> Path:
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = syntax
         meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset = FileDataset(str(tmp_path / name), {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset = Dataset()
+        dataset.file_meta, dataset.preamble = meta, b"\0" * 128
         dataset.Rows, dataset.Columns = pixels.shape[:2]
         dataset.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
         if pixels.ndim == 3:
@@ -28,11 +34,12 @@ def dicom(tmp_path):
         dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
         for keyword, value in elements.items():
             setattr(dataset, keyword, value)
+        for element in added:
+            dataset.add(element)
         if "PixelData" not in elements:
             dataset.PixelData = pixels.tobytes()
-        dataset["PixelData"].VR = "OW"
-        if syntax.is_compressed:
-            dataset["PixelData"].VR = "OB"
+        bytewise = syntax.is_compressed or pixels.dtype.itemsize == 1
+        dataset["PixelData"].VR = "OB" if bytewise else "OW"
         dataset.save_as(tmp_path / name, enforce_file_format=True)
         return tmp_path / name
 
