@@ -50,7 +50,7 @@ def looks_like_dicom(head: bytes) -> bool:
 def read_dicom(file: Path, where: str) -> Image.Image:
     """The one frame of a file, grey or colour. where: how an error names it. Raises ImageError."""
     try:
-        import pydicom  # noqa: F401
+        from pydicom.errors import BytesLengthException
     except ImportError as error:
         raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
     try:
@@ -59,7 +59,7 @@ def read_dicom(file: Path, where: str) -> Image.Image:
         return _frame_to_rgb(dataset, _decode(dataset, where), where)
     except ImageError:
         raise
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, BytesLengthException) as error:
         raise ImageError(
             f"{where} cannot be read: {error}; the file is damaged, replace it or drop its entry"
         ) from error

@@ -99,6 +99,30 @@ def test_values_outside_a_lookup_table_take_its_ends(dicom):
     assert (loaded[RAMP > 2000] == 250).all()
 
 
+@pytest.mark.parametrize(
+    ("first", "window", "shown"),
+    [
+        (0, {"WindowCenter": 1024, "WindowWidth": 2048}, "table"),
+        (2048, {"WindowCenter": 2048, "WindowWidth": 4096}, "window"),
+        (2048, {"WindowCenter": 2048, "WindowWidth": 100}, "table"),
+        (2048, {}, "table"),
+    ],
+)
+def test_a_window_is_shown_where_its_table_leaves_out_much_more_of_the_picture(
+    dicom, first, window, shown
+):
+    entries = np.sqrt(np.arange(4096 - first) / (4095 - first)) * 4095
+    loaded = load_image(dicom(RAMP, VOILUTSequence=[table(first, 12, entries)], **window))
+    alone = {"VOILUTSequence": [table(first, 12, entries)]} if shown == "table" else window
+    assert np.array_equal(np.asarray(loaded), np.asarray(load_image(dicom(RAMP, **alone))))
+
+
+def test_a_window_outside_all_values_is_shown_with_a_warning(dicom):
+    path = dicom(RAMP, WindowCenter=60000, WindowWidth=100)
+    with pytest.warns(UserWarning, match=r"image.dcm' is of one grey: its values from 0 to 4032"):
+        assert load_image(path).getbbox() is None
+
+
 def test_a_modality_table_replaces_the_rescale(dicom):
     item = table(0, 16, np.arange(4096)[::-1])
     item.ModalityLUTType = "US"

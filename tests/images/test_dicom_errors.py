@@ -68,6 +68,35 @@ def test_a_dicom_file_that_is_not_one_whole_picture_is_an_error(dicom, elements,
         load_image(path.name, root=path.parent, entry="e7")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WindowCenter", b"2,48"), ("WindowWidth", b"wide"), ("RescaleSlope", b"nan ")],
+)
+def test_a_field_that_is_not_a_number_is_named(dicom, name, value):
+    path = dicom(RAMP, WindowCenter="1234", WindowWidth="1235", RescaleSlope="1236")
+    number = {"WindowCenter": b"1234", "WindowWidth": b"1235", "RescaleSlope": b"1236"}[name]
+    path.write_bytes(path.read_bytes().replace(number, value))
+    written = value.decode().strip()
+    with pytest.raises(ImageError, match=rf"has the {name} '{written}', which is not a number"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"BitsAllocated": 16}, "BitsAllocated is 16, and the compressed frame has 8"),
+        ({"Rows": 47}, "Rows is 47, and the compressed frame has 48"),
+        ({"SamplesPerPixel": 3, "PlanarConfiguration": 0}, "SamplesPerPixel is 3, and .* has 1"),
+    ],
+)
+def test_a_field_that_contradicts_the_compressed_frame_is_named(dicom, elements, message):
+    pixels = (RAMP // 16).astype(np.uint8)
+    data = encoded(pixels, "JPEG")
+    path = dicom(pixels, syntax=pydicom.uid.JPEGBaseline8Bit, PixelData=data, **elements)
+    with pytest.raises(ImageError, match=message):
+        load_image(path)
+
+
 def test_a_dicom_file_without_pixels_is_an_error(dicom):
     path = dicom(RAMP)
     dataset = pydicom.dcmread(path)
