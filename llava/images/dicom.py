@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, struct.error, RuntimeError, zlib.error),
-    *(AttributeError, KeyError, IndexError, TypeError),
+    *(AttributeError, KeyError, IndexError, TypeError, OverflowError),
 )
 """What pydicom and its codecs raise on files that break the standard."""
 HEAD = 132

@@ -24,6 +24,8 @@ _LEFT_OUT = 0.25
 
 Table and window are alternatives, and the standard leaves the choice open (PS3.3, C.11.2.1.2)."""
 
+_TABLE_FIELDS = ("LUTDescriptor", "LUTData")
+
 
 def display_values(dataset: Dataset, pixels: np.ndarray, where: str) -> np.ndarray:
     """pixels: (H, W) with every bit as stored -> (H, W) in [0, 1], MONOCHROME1 not yet inverted.
@@ -80,14 +82,18 @@ def _stored_values(dataset: Dataset, pixels: np.ndarray, where: str) -> np.ndarr
         return pixels
     allocated, bits = 8 * pixels.dtype.itemsize, dataset.BitsStored
     unused = allocated - bits
-    pixels = pixels & ~np.array(_overlay_bits(dataset), pixels.dtype)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    patterns = pixels.view(f"u{pixels.dtype.itemsize}")
+    for position in _overlay_bits(dataset, allocated):
+        patterns = patterns & ~patterns.dtype.type(1 << position)
+    pixels = patterns.view(pixels.dtype)
     lowest = (pixels << unused) >> unused if unused > 0 else pixels
     if np.array_equal(lowest, pixels):
         return pixels
-    patterns = pixels.view(f"u{pixels.dtype.itemsize}")
+    high_bit = dataset.get("HighBit") or bits - 1
     varying = int(np.bitwise_or.reduce(patterns, None) & ~np.bitwise_and.reduce(patterns, None))
-    if bits <= dataset.HighBit < allocated and varying >> bits:
-        return (pixels << (allocated - 1 - dataset.HighBit)) >> unused
+    if bits <= high_bit < allocated and varying >> bits:
+        return (pixels << (allocated - 1 - high_bit)) >> unused
     if varying >> bits & 1 and not (pixels.dtype.kind == "i" and _unextended(pixels, bits)):
         warnings.warn(
             f"{where} holds values from {pixels.min()} to {pixels.max()}, more than the {bits} "
@@ -103,13 +109,14 @@ def _unextended(pixels: np.ndarray, bits: int) -> bool:
     return bool(pixels.min() >= 0 and pixels.max() < 2**bits)
 
 
-def _overlay_bits(dataset: Dataset) -> int:
+def _overlay_bits(dataset: Dataset, allocated: int) -> list[int]:
     """The bits of each pixel in which the file says that an overlay is stored."""
-    found = 0
+    found = []
     for group in range(0x6000, 0x6020, 2):
         position = dataset.get((group, 0x0102))
-        if position is not None and position.value and (group, 0x3000) not in dataset:
-            found |= 1 << int(position.value)
+        in_pixels = position is not None and (group, 0x3000) not in dataset
+        if in_pixels and 0 < (position.value or 0) < allocated:
+            found.append(position.value)
     return found
 
 
@@ -143,7 +150,8 @@ def _table(dataset: Dataset, sequence: str, where: str) -> _Table | None:
     item = items[0] if items else None
     if not item or any(item.get(name) in (None, "", [], b"") for name in _TABLE_FIELDS):
         return None
-    count, first, bits = item.LUTDescriptor[0] or 2**16, *item.LUTDescriptor[1:3]
+    count, first, bits = item.LUTDescriptor[:3]
+    count = count % 2**16 or 2**16  # unsigned, even where `first` makes the field a signed one
     entries = item.LUTData
     if isinstance(entries, bytes):
         little_endian = dataset.original_encoding[1]
@@ -157,9 +165,6 @@ def _table(dataset: Dataset, sequence: str, where: str) -> _Table | None:
             f"its LUTDescriptor says {count} of {bits} bits; export it again"
         )
     return _Table(entries, first, count)
-
-
-_TABLE_FIELDS = ("LUTDescriptor", "LUTData")
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:

@@ -158,7 +158,9 @@ def test_every_display_looks_as_pydicom_makes_it(dicom, photometric, bits, signe
 )
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("bits", [10, 12, 14])
-@pytest.mark.parametrize("layout", ["high", "middle", "mislabelled", "overlay", "declared overlay"])
+@pytest.mark.parametrize(
+    "layout", ["high", "middle", "mislabelled", "overlay", "declared", "declared 15"]
+)
 def test_the_stored_bits_are_found_wherever_they_lie(dicom, layout, bits, signed, syntax):
     stored = ramp(bits, signed)
     plain = dicom(stored, "plain.dcm", BitsStored=bits, HighBit=bits - 1)
@@ -171,9 +173,9 @@ def test_the_stored_bits_are_found_wherever_they_lie(dicom, layout, bits, signed
         high_bit = 15
         patterns = stored.view(np.uint16)
     else:
-        position = 15 if layout == "overlay" else bits
+        position = bits if layout == "declared" else 15
         patterns = patterns | overlay.astype(np.uint16) << position
-        if layout == "declared overlay":
+        if layout != "overlay":
             added = [DataElement(0x60000102, "US", position)]
     patterns = patterns.view(stored.dtype)
     path = dicom(
