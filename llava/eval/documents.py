@@ -76,6 +76,7 @@ def read_documents(
     from llava.data.samples.reading import load_entries
 
     entries = load_entries(data_path, image_folder)
+    _check_paths(entries, data_path)
     documents = [_document(entry) for entry in entries]
     _check_ids(documents, data_path)
     _check_files(documents, data_path)
@@ -88,7 +89,7 @@ def read_documents(
 
 
 def check_images(documents: Sequence[Document]) -> None:
-    """Read every image once. Raises ValueError that lists those that cannot be read whole."""
+    """Read every image once. Raises ValueError that lists all that cannot be read whole."""
     from tqdm import tqdm
 
     listed = {image: document.id for document in documents for image in document.images}
@@ -97,10 +98,7 @@ def check_images(documents: Sequence[Document]) -> None:
         bar = tqdm(found, "checking images", len(listed), disable=None)  # on a terminal only
         problems = [problem for problem in bar if problem]
     if problems:
-        more = f"\nand {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError(
-            f"{len(problems)} images cannot be read:\n" + "\n".join(problems[:_SHOWN]) + more
-        )
+        raise ValueError("\n".join([f"{len(problems)} images cannot be read:", *problems]))
 
 
 def write_documents(documents: Sequence[Document], folder: Path) -> Path:
@@ -163,6 +161,22 @@ def _problem(image: str, entry: str) -> str | None:
 
 def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _check_paths(entries: Sequence[Entry], data_path: Path) -> None:
+    """Raises ValueError that lists all images that lie outside their folder, or are links out."""
+    from llava.images.loading import ImageError, resolve_image_path
+
+    problems = []
+    for entry in entries:
+        for image in entry.images:
+            try:
+                resolve_image_path(entry.image_folder, image, entry.id)
+            except ImageError as error:
+                problems.append(str(error))
+    if problems:
+        summary = f"{data_path}: {len(problems)} images are not in their folder:"
+        raise ValueError("\n".join([summary, *problems]))
 
 
 def _check_ids(documents: Sequence[Document], data_path: Path) -> None:

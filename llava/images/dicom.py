@@ -1,11 +1,12 @@
 """One DICOM file -> the RGB picture that a viewer would show by default (DICOM PS3.4, N.2).
 
-Modality rescale or table, then VOI table or window, or else the stored values from lowest to
-highest; MONOCHROME1 inverted last. `loading.load_image` calls it; pydicom is imported here only.
+File -> dataset -> decoded frame here; stored bits -> display values in `dicom_values`; MONOCHROME1
+inverted last. `loading.load_image` calls it; pydicom is imported in these two modules only.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from llava.images.dicom_values import display_values
 from llava.images.rgb import ImageError, check_size, grey_to_rgb
 
 if TYPE_CHECKING:
@@ -21,45 +23,84 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, struct.error, RuntimeError, zlib.error),
-    *(AttributeError, KeyError, IndexError, TypeError),
+    *(AttributeError, KeyError, IndexError, TypeError, OverflowError),
 )
 """What pydicom and its codecs raise on files that break the standard."""
-_PREAMBLE = 128 + len(b"DICM") + 12
-"""Bytes before the group of file meta information that its own length counts."""
+HEAD = 132
+"""Bytes that `looks_like_dicom` needs: the preamble and its mark."""
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
+"""The group that a file without preamble begins with: file meta information, or identification."""
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether a file with these first `HEAD` bytes is DICOM; the preamble may be missing.
+
+    Without one, the first element must be of group 0002 or 0008, with a value representation or,
+    in implicit VR, with a length that leads to another element of these groups.
+    """
+    if head[128:] == b"DICM":
+        return True
+    if head[:2] not in _FIRST_GROUPS:
+        return False
+    representation, length = head[4:6], int.from_bytes(head[4:8], "little")
+    explicit = representation.isalpha() and representation.isupper()
+    return explicit or head[8 + length : 10 + length] in _FIRST_GROUPS
 
 
 def read_dicom(file: Path, where: str) -> Image.Image:
     """The one frame of a file, grey or colour. where: how an error names it. Raises ImageError."""
     try:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
+        from pydicom.errors import BytesLengthException
     except ImportError as error:
         raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
     try:
-        _check_deflated(file, where)
-        dataset = pydicom.dcmread(file)
+        dataset = _read_dataset(file, where)
         _check_dicom(dataset, where)
         return _frame_to_rgb(dataset, _decode(dataset, where), where)
     except ImageError:
         raise
-    except InvalidDicomError as error:
-        raise ImageError(f"{where} is named as DICOM but holds no DICOM data") from error
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, BytesLengthException) as error:
         raise ImageError(
             f"{where} cannot be read: {error}; the file is damaged, replace it or drop its entry"
         ) from error
 
 
+def _read_dataset(file: Path, where: str) -> Dataset:
+    """The dataset, its transfer syntax known, of a file that may lack preamble and file meta."""
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    with file.open("rb") as stream:
+        if not looks_like_dicom(stream.read(HEAD)):
+            raise ImageError(f"{where} is named as DICOM but holds no DICOM data")
+    _check_deflated(file, where)
+    dataset = pydicom.dcmread(file, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+            raise ImageError(
+                f"{where} has compressed pixels and no Transfer Syntax UID (0002,0010), which "
+                "says how; export it again with its file meta information"
+            )
+        # pydicom saw from the first element how the rest is written.
+        implicit, little_endian = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
 def _check_deflated(file: Path, where: str) -> None:
     """Raises ImageError when a deflated file would swell beyond any picture: pydicom inflates all
     of it before its size can be asked."""
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    limit, meta = Image.MAX_IMAGE_PIXELS, read_file_meta_info(file)
-    if limit is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    deflated = file.read_bytes()[_PREAMBLE + meta.FileMetaInformationGroupLength :]
+    limit = Image.MAX_IMAGE_PIXELS
+    with file.open("rb") as stream:
+        read_preamble(stream, force=True)
+        syntax = _read_file_meta_info(stream).get("TransferSyntaxUID")
+        if limit is None or syntax != DeflatedExplicitVRLittleEndian:
+            return
+        deflated = stream.read()
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     if len(inflater.decompress(deflated, 4 * limit)) == 4 * limit:
         raise ImageError(
@@ -68,24 +109,8 @@ def _check_deflated(file: Path, where: str) -> None:
         )
 
 
-def _decode(dataset: Dataset, where: str) -> np.ndarray:
-    """(H, W) as stored or (H, W, 3) in RGB. Raises ImageError where every codec gives up."""
-    from pydicom.pixels import get_decoder, pixel_array
-
-    try:
-        return pixel_array(dataset)
-    except RuntimeError as error:
-        syntax = dataset.file_meta.TransferSyntaxUID
-        others = "; ".join(get_decoder(syntax).missing_dependencies)
-        message = " ".join(str(error).split())
-        raise ImageError(
-            f"{where}, stored as {syntax.name}, cannot be decoded: {message}; "
-            f"the file is damaged, or needs another codec: {others or 'none is known'}"
-        ) from error
-
-
 def _check_dicom(dataset: Dataset, where: str) -> None:
-    """Raises ValueError when there is no single picture in it, or no codec for it."""
+    """Raises ImageError when there is no single picture in it, or no codec for it."""
     from pydicom.pixels import get_decoder
 
     if "PixelData" not in dataset:
@@ -105,11 +130,56 @@ def _check_dicom(dataset: Dataset, where: str) -> None:
         )
 
 
+def _decode(dataset: Dataset, where: str) -> np.ndarray:
+    """(H, W) with every bit as stored, or (H, W, 3) in RGB. Raises ImageError where every codec
+    gives up, or the fields contradict the compressed frame."""
+    from pydicom.pixels import get_decoder, pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        return pixel_array(dataset, correct_unused_bits=False)
+    except ValueError as error:
+        if syntax.is_compressed and (differing := _differing_fields(dataset)):
+            raise ImageError(
+                f"{where}, stored as {syntax.name}, cannot be decoded: {'; '.join(differing)}; "
+                "correct the field or export the file again"
+            ) from error
+        raise
+    except RuntimeError as error:
+        others = "; ".join(get_decoder(syntax).missing_dependencies)
+        message = " ".join(str(error).split())
+        raise ImageError(
+            f"{where}, stored as {syntax.name}, cannot be decoded: {message}; "
+            f"the file is damaged, or needs another codec: {others or 'none is known'}"
+        ) from error
+
+
+def _differing_fields(dataset: Dataset) -> list[str]:
+    """The fields that contradict a JPEG or JPEG 2000 frame; none where its header is unreadable."""
+    from pydicom.encaps import get_frame
+
+    try:
+        with Image.open(io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=1))) as frame:
+            found = {
+                "Rows": frame.height,
+                "Columns": frame.width,
+                "SamplesPerPixel": len(frame.getbands()),
+                "BitsAllocated": 16 if frame.mode.startswith("I") else 8,
+            }
+    except (*_UNREADABLE, SyntaxError, Image.DecompressionBombError):
+        return []
+    return [
+        f"{name} is {dataset.get(name)}, and the compressed frame has {value}"
+        for name, value in found.items()
+        if dataset.get(name) != value
+    ]
+
+
 def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Image:
-    """pixels: (H, W) as stored, or (H, W, 3) in RGB."""
+    """pixels: (H, W) with every bit as stored, or (H, W, 3) in RGB."""
     photometric = dataset.PhotometricInterpretation
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        grey = _display_values(dataset, pixels, where)
+        grey = display_values(dataset, pixels, where)
         # MONOCHROME1: the lowest value is white.
         return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey)
     colour = photometric == "RGB" or photometric.startswith("YBR")
@@ -119,97 +189,3 @@ def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Ima
         f"{where} stores {pixels.dtype.itemsize * 8}-bit {photometric}; "
         "MONOCHROME1, MONOCHROME2 and 8-bit RGB or YBR can be read"
     )
-
-
-def _display_values(dataset: Dataset, stored: np.ndarray, where: str) -> np.ndarray:
-    """Stored values (H, W) -> [0, 1]: modality rescale, then VOI LUT, window, or min to max."""
-    import numpy as np
-
-    if table := _table(dataset, "ModalityLUTSequence"):
-        values = _look_up(dataset, table, stored, where)[0]
-    else:
-        slope, intercept = dataset.get("RescaleSlope") or 1, dataset.get("RescaleIntercept") or 0
-        values = stored * float(slope) + float(intercept)
-    width = _first(dataset.get("WindowWidth")) if _has(dataset, "WindowCenter") else 0
-    if table := _table(dataset, "VOILUTSequence"):
-        looked_up, top = _look_up(dataset, table, values, where)
-        grey = looked_up / top
-    elif width > 0:
-        function = dataset.get("VOILUTFunction") or "LINEAR"
-        grey = _window(values, _first(dataset.get("WindowCenter")), width, function)
-    else:
-        shown = values[~_padding(dataset, stored)]
-        low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
-        grey = (values - low) / max(high - low, 1e-9)
-    return np.clip(grey, 0, 1)
-
-
-def _has(dataset: Dataset, name: str) -> bool:
-    """Whether an attribute is there and not empty."""
-    return dataset.get(name) not in (None, "", [])
-
-
-def _table(dataset: Dataset, sequence: str) -> Dataset | None:
-    """The first lookup table of a sequence; None where it is empty or its item has no table."""
-    items = dataset.get(sequence)
-    found = items[0] if items else None
-    return found if found and _has(found, "LUTDescriptor") and _has(found, "LUTData") else None
-
-
-def _look_up(
-    dataset: Dataset, table: Dataset, values: np.ndarray, where: str
-) -> tuple[np.ndarray, int]:
-    """`values` through a lookup table, and the largest value of the entries' depth.
-
-    Values outside the table take its first or last entry. The depth is read off the entries where
-    the descriptor names another: writers disagree on that field. Raises ImageError for a table that
-    is shorter than it says, or of 0 bits.
-    """
-    import numpy as np
-
-    count, first, bits = table.LUTDescriptor[0] or 2**16, *table.LUTDescriptor[1:3]
-    entries = table.LUTData
-    if isinstance(entries, bytes):
-        little_endian = dataset.original_encoding[1]
-        word = "<u2" if little_endian else ">u2"
-        entries = np.frombuffer(
-            entries, word if bits > 8 or len(entries) >= 2 * count else np.uint8
-        )
-    entries = np.asarray(entries, dtype=np.float64)
-    if len(entries) < count or bits == 0:
-        raise ImageError(
-            f"{where} has a lookup table of {len(entries)} entries, and its LUTDescriptor says "
-            f"{count} of {bits} bits; export it again"
-        )
-    depth = max(1, int(entries.max()).bit_length())
-    index = np.rint(values).astype(np.int64) - first
-    return entries[np.clip(index, 0, count - 1)], 2**depth - 1
-
-
-def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """The three VOI LUT functions of DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3, onto [0, 1]."""
-    import numpy as np
-
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -50, 50)))
-    if function == "LINEAR_EXACT":
-        return (values - center) / width + 0.5
-    return (values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5
-
-
-def _first(value: object) -> float:
-    """The first of the windows that a file offers; 0 where it offers none."""
-    from pydicom.multival import MultiValue
-
-    return float((value[0] if isinstance(value, MultiValue) else value) or 0)
-
-
-def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels outside the exposed field, which must not set the contrast."""
-    import numpy as np
-
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))

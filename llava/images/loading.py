@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFile
 
-from llava.images.dicom import read_dicom
+from llava.images.dicom import HEAD, looks_like_dicom, read_dicom
 from llava.images.layout import ImageLayout
 from llava.images.rgb import ImageError, read_picture, to_rgb
 
@@ -27,6 +27,7 @@ __all__ = [
     "ImageError",
     "load_image",
     "load_image_processor",
+    "looks_like_image",
     "picture_sizes",
     "process_images",
     "resolve_image_path",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 def resolve_image_path(root: str | Path, relative: str, entry: str | None = None) -> Path:
@@ -80,10 +82,22 @@ def load_image(
     # A switch of the whole process, which lmms-eval turns on when it is imported.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with file.open("rb") as stream:
-        head = stream.read(132)
-    if head[128:] == b"DICM" or file.suffix.lower() in _DICOM_SUFFIXES:
+        is_dicom = looks_like_dicom(stream.read(HEAD))
+    if is_dicom or file.suffix.lower() in _DICOM_SUFFIXES:
         return read_dicom(file, where)
     return read_picture(file, where)
+
+
+def looks_like_image(file: Path) -> bool:
+    """Whether a file begins as a JPEG, PNG or DICOM file does, whatever its name.
+
+    A DICOMDIR, the index of a folder or disc, is not an image.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(HEAD)
+    if file.name.upper() == "DICOMDIR":
+        return False
+    return head.startswith(_PICTURE_MARKS) or looks_like_dicom(head)
 
 
 def load_image_processor(folder: str | Path) -> PilBackend:

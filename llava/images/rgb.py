@@ -7,10 +7,13 @@ more than 8 bits are scaled, never clipped; transparency is laid on black.
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
+
+from llava.images.deep_png import is_deep, read_deep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +38,17 @@ def read_picture(file: Path, where: str) -> Image.Image:
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as picture:
             check_size(*picture.size, where)
+            deep = is_deep(picture)
             picture.load()
-            return to_rgb(ImageOps.exif_transpose(picture))
+            shown = _deep_to_rgb(file, picture) if deep else picture
+            rgb = to_rgb(ImageOps.exif_transpose(shown))
+            if rgb.getbbox() is None and picture.convert("RGB").getbbox() is not None:
+                warnings.warn(
+                    f"{where} is transparent everywhere it is not black, and so wholly black; save "
+                    "it without its alpha channel",
+                    stacklevel=2,
+                )
+            return rgb
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -72,19 +84,32 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def grey_to_rgb(grey: np.ndarray) -> Image.Image:
     """grey: (H, W) in [0, 1]."""
+    return Image.fromarray(_eight_bits(grey)).convert("RGB")
+
+
+def _deep_to_rgb(file: Path, picture: Image.Image) -> Image.Image:
+    """A PNG of several channels of 16 bits as RGB on black, with the orientation of `picture`."""
+    colour, alpha = read_deep(file)
+    scaled = _scale_depth(colour) * (1 if alpha is None else _scale_depth(alpha))
+    shown = Image.fromarray(_eight_bits(scaled.repeat(3 // scaled.shape[-1], axis=-1)))
+    shown.info = {key: value for key, value in picture.info.items() if key != "transparency"}
+    return shown
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)).convert("RGB")
+    return np.rint(grey * 255).astype(np.uint8)
 
 
-def _scale_depth(picture: Image.Image) -> np.ndarray:
-    """A 16-bit picture (H, W) in [0, 1], by the bit depth that its brightest pixel needs.
+def _scale_depth(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """16-bit samples (H, W) or (H, W, C) in [0, 1], by the bit depth that the brightest needs.
 
     Radiographs of 10 or 12 bits are often stored in 16-bit PNG as they are: dividing those by
     65535 would show them black, and Pillow's own conversion clips at 255.
     """
     import numpy as np
 
-    pixels = np.asarray(picture, dtype=np.int64)
+    pixels = np.asarray(picture)
     depth = max(8, int(pixels.max()).bit_length())
     return np.clip(pixels / (2**depth - 1), 0, 1)

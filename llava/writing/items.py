@@ -18,6 +18,7 @@ from llava.command_line import hint
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 from llava.data.prompt import human_turn, role_of
 from llava.data.samples.json_stream import read_list
+from llava.images.loading import looks_like_image
 from llava.writing.records import Prediction
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read_items(
             raise ValueError(f"--image-folder goes with a JSON; {str(source)!r} is a folder")
         items = list(_of_folder(source, context, template))
         if not items:
-            raise ValueError(f"{str(source)!r} holds no image ({', '.join(SUFFIXES)} or DICOM)")
+            raise ValueError(f"{str(source)!r} holds no JPEG, PNG or DICOM image")
         return items
     if not source.is_file():
         raise FileNotFoundError(f"--input {str(source)!r} does not exist")
@@ -136,11 +137,8 @@ def _of_folder(folder: Path, context: Mapping[str, str], template: str | None) -
 
 
 def _is_image(path: Path) -> bool:
-    """By its suffix; with any other suffix, or none, if it begins as a DICOM file does."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    """By its suffix; with any other suffix, or none, by what it begins with."""
+    return path.suffix.lower() in SUFFIXES or looks_like_image(path)
 
 
 def _of_entry(index: int, raw: Any, source: Path, folder: Path, template: str | None) -> Item:
