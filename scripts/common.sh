@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by every script: ROOT, the PYTHON to use, log, die, need_whole, need_env, share_cores.
+# Sourced by every script: ROOT, the PYTHON to use, log, die, need_whole, need_number, need_env,
+# share_cores.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -16,6 +17,13 @@ need_whole() {
     die "$name=$value: must be a whole number at least $low${high:+ and at most $high}"
   fi
   printf -v "$name" '%s%d' "${value%%[0-9]*}" "$((10#${value#-}))"
+}
+
+# need_number NAME: stop unless the variable NAME is empty or holds a number that is not negative.
+need_number() {
+  local name="$1" value="${!1-}"
+  [[ -z "$value" || "$value" =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$ ]] \
+    || die "$name=$value: must be a number of at least 0"
 }
 
 # PYTHON= wins, then an active virtual environment, then .venv (made by init_env.sh).

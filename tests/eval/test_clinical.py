@@ -87,3 +87,15 @@ def test_the_five_are_among_the_fourteen():
 def test_bad_input_is_refused_with_what_to_do(references, predictions, policy, named):
     with pytest.raises(ValueError, match=named):
         clinical_scores(references, predictions, policy)
+
+
+def test_example_based_f1_is_scikit_learns_average_over_samples():
+    metrics = pytest.importorskip("sklearn.metrics", reason="installed with lmms-eval")
+    random = np.random.default_rng(0)
+    gold, said = random.random((2, 50, len(FINDINGS))) < 0.15
+    found = agreement(gold, said, "as_positive").example_14
+    expected = metrics.precision_recall_fscore_support(
+        gold, said, average="samples", zero_division=0
+    )
+    assert (found.precision, found.recall, found.f1) == pytest.approx(expected[:3])
+    assert found.support == gold.sum()

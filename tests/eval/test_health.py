@@ -2,15 +2,20 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava.eval.metrics.health import (
     compares,
     comparison_given,
     health_metrics,
+    near_duplicates,
     repetition,
     text_health,
+    warnings_of,
 )
 from llava.eval.metrics.significance import intervals
 from llava.eval.predictions import Prediction
@@ -144,3 +149,35 @@ def test_bad_input_is_refused_with_what_to_do():
         text_health([], 64)
     with pytest.raises(ValueError, match="1 entries for 2 records"):
         text_health([record(), record()], 64, [3])
+
+
+def test_reports_that_are_alike_are_counted_and_warned_about():
+    others = [f"Report {word} about a heart and a lung number {word}." for word in "abcdef"]
+    found = health(*(record(reference=text) for text in others))
+    assert (found.distinct, found.near_duplicates) == (1 / 6, 1.0)
+    assert (found.reference_distinct, found.reference_near_duplicates) == (1.0, 0.0)
+    same = [record(reference=f"{i}") for i in range(30)]
+    assert warnings_of(health(*same)) == [
+        "all 30 reports are identical: the model does not look at the image"
+    ]
+    two = [
+        record(prediction="Other.", reference="x"),
+        *(record(reference=f"{i}") for i in range(59)),
+    ]
+    assert (
+        "only 2 of 60 reports are different (60 of the references)" in warnings_of(health(*two))[0]
+    )
+    assert not warnings_of(health(*(record() for _ in range(30)))), "the references are alike too"
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=6).map(" ".join), max_size=12))
+def test_near_duplicates_are_those_of_every_pair_compared(texts):
+    def near(one, other):
+        a, b = (set(pairwise(text.split())) for text in (one, other))
+        return one == other or bool(a | b and len(a & b) >= 0.8 * len(a | b))
+
+    expected = [
+        any(near(text, other) for j, other in enumerate(texts) if i != j)
+        for i, text in enumerate(texts)
+    ]
+    assert near_duplicates(texts).tolist() == expected

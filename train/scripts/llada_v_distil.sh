@@ -21,6 +21,8 @@ DATA_PATH="$data_path" IMAGE_FOLDER="$image_folder" VIDEO_FOLDER=""
 LANGUAGE_MODEL="$CHECKPOINT" VISION_TOWER=""       # a checkpoint has its own tower and projector
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 for name in GEN_LENGTH BLOCK_LENGTH REPORT_BATCH_SIZE; do need_whole "$name" 1; done
+# Of training, which begins after hours of writing reports.
+for name in EPOCHS LEARNING_RATE VISION_TOWER_LR WEIGHT_DECAY; do need_number "$name"; done
 (( NNODES == 1 )) || die "self-distillation runs on one node; NNODES=$NNODES"
 
 # As the checkpoint was trained; anything else would be refused, after hours of writing reports.
