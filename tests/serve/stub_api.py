@@ -19,8 +19,9 @@ from llava.serve.page import router
 
 REPORT = (
     "The heart is mildly enlarged. There is a small left pleural effusion.\n\n"
-    "No pneumothorax. The <b>bones</b> are intact."
+    "No pneumothorax. The bones are intact."
 )
+HOSTILE = "<script>document.title='taken'</script> <img src=x onerror=alert(1)>. It's \"=1+1\"."
 FILLS = ("The lungs are clear.", "No consolidation is seen.", "Mild edema.")
 TEMPLATE = "The heart is [3]. [4] No pneumothorax."
 SETTINGS = {
@@ -78,7 +79,9 @@ def stub(token: str | None = None, pause: float = 0.0) -> FastAPI:
         body = await request.json()
         app.state.asked.append(body)
         if "unreadable" in body["context"].get("indication", ""):
-            raise Problem(422, "context.indication holds a control character; remove it", "context.indication")
+            raise Problem(
+                422, "context.indication holds a control character; remove it", "context.indication"
+            )
         answer = write(body)
         if not body["stream"]:
             return answer
@@ -127,17 +130,25 @@ def preview(body: dict) -> dict:
         try:
             image = Image.open(io.BytesIO(data))
         except OSError as error:
-            raise Problem(415, "the file is not a JPEG, PNG or DICOM image; save it as one") from error
+            raise Problem(
+                415, "the file is not a JPEG, PNG or DICOM image; save it as one"
+            ) from error
     png = io.BytesIO()
     image.convert("RGB").save(png, "PNG")
     url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
     kind = "DICOM" if is_dicom else image.format
-    return {"png": url, "width": image.width, "height": image.height, "kind": kind, "window": window}
+    return {
+        "png": url,
+        "width": image.width,
+        "height": image.height,
+        "kind": kind,
+        "window": window,
+    }
 
 
 def write(body: dict) -> dict:
     template = body["template"]
-    text, gaps = REPORT, []
+    text, gaps = HOSTILE if "hostile" in body["context"].get("indication", "") else REPORT, []
     if template:
         for _ in BLANK.findall(template):
             own = FILLS[len(gaps) % len(FILLS)]
@@ -150,7 +161,11 @@ def write(body: dict) -> dict:
         text = BLANK.sub(lambda _: next(fills)["text"], template)
     pieces = re.findall(r"\s*(?:\w{1,6}|[^\w\s])|\s+$", text)
     tokens = [
-        {"text": piece, "log_probability": math.log((0.3, 0.55, 0.75, 0.9, 0.99)[i % 5]), "pass": i // 3}
+        {
+            "text": piece,
+            "log_probability": math.log((0.3, 0.55, 0.75, 0.9, 0.99)[i % 5]),
+            "pass": i // 3,
+        }
         for i, piece in enumerate(pieces)
     ]
     tokens.append({"text": "<|im_end|>", "log_probability": -0.001, "pass": 0})

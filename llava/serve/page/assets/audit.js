@@ -64,8 +64,8 @@ function showAudit(result, text, reference) {
   byId("audit-lists").replaceChildren(...Object.entries(MEANINGS).map(([kind, meaning]) => {
     const row = make("div", result[kind].length ? "differ" : "");
     const term = make("dt", "", kind[0].toUpperCase() + kind.slice(1));
-    const found = make("dd", "", result[kind].join(", ") || "none");
-    found.append(" ", make("span", "note", meaning));
+    const found = make("dd", result[kind].length ? "" : "absent", result[kind].join(", ") || "none");
+    if (result[kind].length) found.append(" ", make("span", "note", meaning));
     row.append(term, found);
     return row;
   }));

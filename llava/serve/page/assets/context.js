@@ -18,12 +18,15 @@ function labelled(name, input, place) {
 
 export function startContext(given, onChange) {
   settings = given;
-  for (const name of settings.context_fields) {
+  for (const [index, name] of settings.context_fields.entries()) {
     const input = make("textarea");
     input.rows = 1;
     input.maxLength = settings.limits.text;
-    input.addEventListener("input", onChange);
-    labelled(name, input, byId("context"));
+    input.addEventListener("input", () => {
+      countMore();
+      onChange();
+    });
+    labelled(name, input, byId(index ? "more-context" : "context"));
   }
   const decoder = make("select");
   for (const name of settings.decoders) decoder.append(new Option(name, name));
@@ -42,10 +45,16 @@ function addNumber(name, value) {
   labelled(name, input, byId("sampling"));
 }
 
+function countMore() {
+  const filled = fields("more-context").filter((input) => input.value.trim()).length;
+  byId("context-count").textContent = filled ? `${filled} filled in` : "";
+}
+
+const contextFields = () => [...fields("context"), ...fields("more-context")];
 const fields = (place) => [...byId(place).querySelectorAll("[data-field]")];
 
 export function context() {
-  const filled = fields("context").filter((input) => input.value.trim());
+  const filled = contextFields().filter((input) => input.value.trim());
   return Object.fromEntries(filled.map((input) => [input.dataset.field, input.value.trim()]));
 }
 
@@ -64,5 +73,6 @@ export function sampling() {
 }
 
 export function clearContext() {
-  for (const input of fields("context")) input.value = "";
+  for (const input of contextFields()) input.value = "";
+  countMore();
 }

@@ -7,7 +7,7 @@ import {
 import { fill, stop } from "./drafting.js";
 import * as edits from "./edits.js";
 import { byId, make } from "./parts.js";
-import { hasGap, isFilled, isLocked, toTemplate } from "./report.js";
+import { hasGap, isFilled, isGap, isLocked, toTemplate } from "./report.js";
 import { drawRows } from "./rows.js";
 import { focusRow, idle, moveTo, moveWord } from "./selection.js";
 import { commit, notify, state } from "./store.js";
@@ -81,8 +81,9 @@ function makeActions(sentence) {
   const row = make("div", "row-actions");
   const locked = isLocked(sentence);
   if (!locked && !hasGap(sentence)) row.append(button("Accept", "a", "accept", acceptSentence));
-  row.append(button(locked ? "Unlock" : "Lock", "l", "lock", toggleLock));
-  if (!locked) {
+  const hasText = sentence.parts.some((part) => !isGap(part));
+  if (hasText) row.append(button(locked ? "Unlock" : "Lock", "l", "lock", toggleLock));
+  if (!locked && hasText) {
     row.append(isFilled(sentence)
       ? button("Reject", "r", "reject", rejectSentence)
       : button("Open as gap", "g", "open", openGap));

@@ -92,7 +92,7 @@ async function preview(picture) {
     picture.preview = answer;
     picture.card.thumbnail.src = answer.png;
     picture.card.facts.textContent = `${answer.kind}, ${answer.width} × ${answer.height}`;
-    if (pictures.includes(picture)) show(picture, picture === current);
+    if (!current || picture === current) show(picture, picture === current);
   } catch (error) {
     showProblem(picture.card.problem, error, error.status === 0 || error.status === 401 ? () => preview(picture) : null);
   }
@@ -114,7 +114,7 @@ function makeCard(picture) {
   const words = make("div", "words");
   words.append(make("span", "name", picture.name), facts);
   const role = makeRoles(picture);
-  const remove = make("button", "remove", "Remove");
+  const remove = make("button", "remove", "✕");
   remove.type = "button";
   remove.setAttribute("aria-label", `Remove ${picture.name}`);
   remove.addEventListener("click", () => removePicture(picture));

@@ -46,7 +46,7 @@ function writeHelp() {
     for (const { keys: names, words } of keys) {
       const row = make("div");
       const term = make("dt");
-      const few = names.length > 3 ? [`${names[0]} – ${names.at(-1)}`] : names;
+      const few = names.length > 3 ? [`${names[0]} – ${names.at(-1)}`] : names.slice(0, 2);
       few.forEach((name) => term.append(make("kbd", "", speak(name)), " "));
       row.append(term, make("dd", "", words));
       list.append(row);

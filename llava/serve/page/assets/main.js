@@ -115,7 +115,7 @@ const PAGE_KEYS = [
   { keys: ["d", "Ctrl+Enter"], words: "draft, or all that is not locked again", run: () => (typing ? endTyping(true) : void draft()) },
   { keys: ["f"], words: "fill the gaps", run: () => void fill() },
   { keys: ["u", "Ctrl+z"], words: "undo", run: whenIdle(undo) },
-  { keys: ["U", "Ctrl+Z", "Ctrl+y"], words: "redo", run: whenIdle(redo) },
+  { keys: ["U", "Ctrl+y", "Ctrl+Z"], words: "redo", run: whenIdle(redo) },
   { keys: ["t"], words: "type the whole report, gaps as [5]", run: toggleTyping },
   { keys: ["v"], words: "audit the text", run: () => void audit() },
   { keys: ["c"], words: "copy as text", run: () => void copy() },

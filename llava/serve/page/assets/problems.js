@@ -30,7 +30,10 @@ export function showProblem(place, error, retry) {
 function markField(name) {
   if (!name) return;
   for (const input of document.querySelectorAll("[data-field]")) {
-    if (name.endsWith(input.dataset.field)) input.setAttribute("aria-invalid", "true");
+    if (!name.endsWith(input.dataset.field)) continue;
+    input.setAttribute("aria-invalid", "true");
+    const closed = input.closest("details");
+    if (closed) closed.open = true;
   }
 }
 
