@@ -315,6 +315,30 @@ def test_a_stopped_draft_leaves_the_report_as_it_was(chrome, picture):
         assert find(chrome, "#empty").is_displayed()
 
 
+def test_a_typed_draft_is_audited_against_a_report_of_the_models_own(page, app, picture):
+    typed = "There is a fracture. No pleural effusion. No pneumothorax. Lungs are clear."
+    add(page, picture)
+    press(page, "t")
+    find(page, "#whole").send_keys(typed, Keys.CONTROL, Keys.ENTER)
+    press(page, "v")
+    until(lambda: find(page, "#audit-result").is_displayed())
+    assert [(body["template"], body["stream"]) for body in app.state.asked] == [(None, False)]
+    sentences = page.find_elements("css selector", "#audit-sentences li")
+    assert [sentence.text for sentence in sentences] == [
+        "There is a fracture. invented: Fracture",
+        "No pleural effusion. denied: Pleural Effusion",
+        "No pneumothorax. agrees",
+        "Lungs are clear.",
+    ]
+    listed = find(page, "#audit-lists").text
+    for words in ("Missing\nCardiomegaly", "Denied\nPleural Effusion", "Invented\nFracture"):
+        assert words in listed
+    assert " ".join(text for _, text in rows(page)) == typed
+    assert not find(page, "#audit-stale").is_displayed()
+    press(page, "x")
+    assert find(page, "#audit-stale").is_displayed()
+
+
 # --- text ----------------------------------------------------------------------------------------
 
 
@@ -325,7 +349,7 @@ def test_script_in_a_report_is_shown_and_not_run(page, picture):
     until(lambda: status(page).startswith("Drafted"))
     title = page.title
     assert " ".join(text for _, text in rows(page)) == HOSTILE
-    press(page, "t")
+    click(page, "#type")
     assert find(page, "#whole").get_property("value") == HOSTILE
     press(page, Keys.ESCAPE)
     click(page, "[data-action=accept]")

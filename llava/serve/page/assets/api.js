@@ -1,23 +1,20 @@
 // The server as the page asks it: JSON, streams of events, and errors with their remedy.
 
 const TOKEN = "llava-token"; // of this tab, until it is closed
+// For answers without a message of their own; the API's messages name their remedy.
 const REMEDIES = {
-  400: "Change what is named and try again.",
   403: "Open the page at the address that the server printed.",
-  408: "Try again.",
-  413: "Make it smaller and try again.",
-  415: "Use a JPEG, PNG or DICOM file.",
+  413: "Choose smaller images.",
   429: "Wait a moment and try again.",
-  500: "Try again; if it comes back, look at the server's terminal.",
   503: "The server is full or stopping; wait a moment and try again.",
 };
 
 export class ApiError extends Error {
   constructor(status, { message, field } = {}) {
-    super(message || `The server answered ${status}.`);
+    const remedy = REMEDIES[status] ?? "Try again; if it comes back, look at the server's terminal.";
+    super(message || `The server answered ${status}. ${remedy}`);
     this.status = status;
     this.field = field;
-    this.remedy = REMEDIES[status] ?? "";
   }
 }
 

@@ -1,7 +1,7 @@
 // The audit: what the text says against what the model's own report says.
 
 import { ask } from "./api.js";
-import { request, say } from "./drafting.js";
+import { fingerprint, request, say } from "./drafting.js";
 import { byId, make } from "./parts.js";
 import { clearProblem, showProblem } from "./problems.js";
 import { countGaps, toText } from "./report.js";
@@ -44,18 +44,21 @@ export async function audit() {
 function whyNot(text) {
   if (!text) return "There is no text to audit. Type it (t), or draft one.";
   if (countGaps(state.report)) return "The text has gaps. Fill (f) or delete (x) them first.";
-  if (!state.candidate && !request().images.length) return "There is no image yet: the audit needs the model's own report.";
+  if (!ownIsFresh() && !request().images.length) return "There is no image yet: the audit needs the model's own report.";
   return "";
 }
 
-// The draft as the model wrote it; of text that was typed first, a report written for the audit.
+const ownIsFresh = () => state.own?.basis === fingerprint();
+
+// The draft as the model wrote it; where there is none of these images, one is written now.
 async function ownReport(signal) {
-  if (!state.candidate) {
+  if (!ownIsFresh()) {
     say("Writing the model's own report …");
+    const basis = fingerprint();
     const answer = await ask("/v1/reports", { ...request(), template: null, stream: false }, signal);
-    state.candidate = answer.text;
+    state.own = { text: answer.text, basis };
   }
-  return state.candidate;
+  return state.own.text;
 }
 
 function showAudit(result, text, reference) {

@@ -7,13 +7,14 @@ import { requestImages } from "./images.js";
 import { byId, make } from "./parts.js";
 import { clearProblem, showProblem } from "./problems.js";
 import {
-  countGaps, fillGaps, fromAnswer, hasLocked, isFilled, toTemplate,
+  countGaps, fillGaps, fromAnswer, hasLocked, isFilled, toTemplate, toText,
 } from "./report.js";
 import { commit, notify, state } from "./store.js";
 
 const BLANK = "\u2003\u2009"; // a masked token, as wide as a short word
 let settings = null;
-let basis = ""; // images and context of the last draft
+let basis = ""; // images and context of the last draft or fill
+let labelled = ""; // the text whose findings are shown
 
 export function startDrafting(given) {
   settings = given;
@@ -23,15 +24,16 @@ export function request() {
   return { images: requestImages(), context: context(), ...sampling() };
 }
 
-const fingerprint = () => {
+// Images and context in short: whether a report is still of them.
+export const fingerprint = () => {
   const { images, context: fields } = request();
   return JSON.stringify([images.map(({ data, role }) => [data.length, data.slice(-64), role]), fields]);
 };
 
 export function noteBasis() {
-  const stale = state.candidate && basis && basis !== fingerprint();
-  if (stale) say("Images or context changed since this draft; draft again to take them in.");
-  return stale;
+  if (requestImages().length) clearProblem(byId("writing-problem"));
+  if (!state.report.length || !basis || basis === fingerprint()) return;
+  say("Images or context changed since the model wrote; draft again to take them in.");
 }
 
 export const say = (words) => {
@@ -60,10 +62,11 @@ function refuse(message, focus) {
 
 async function whole() {
   const answer = await post({ ...request(), template: null });
-  state.candidate = answer.text;
+  state.candidate ||= answer.text;
+  state.own = { text: answer.text, basis };
   commit("draft", fromAnswer(answer), 0);
-  showFindings(answer.findings);
-  say(`Drafted in ${answer.passes} passes, ${answer.seconds.toFixed(1)} s.`);
+  showFindings(answer);
+  say(`Drafted in ${effort(answer)}.`);
 }
 
 async function fillIn(report, action) {
@@ -73,9 +76,12 @@ async function fillIn(report, action) {
   const filled = fillGaps(report, answer);
   state.candidate ||= answer.text;
   commit(action, filled, Math.max(0, filled.findIndex(isFilled)));
+  showFindings(answer);
   const n = answer.gaps.length;
-  say(`Filled ${n} ${n === 1 ? "gap" : "gaps"} in ${answer.passes} passes, ${answer.seconds.toFixed(1)} s.`);
+  say(`Filled ${n} ${n === 1 ? "gap" : "gaps"} in ${effort(answer)}.`);
 }
+
+const effort = ({ passes, seconds }) => `${passes} passes, ${seconds.toFixed(1)} s`;
 
 async function post(body) {
   let before = [];
@@ -126,10 +132,17 @@ function showPass({ pass, tokens }, before) {
   byId("pass-count").textContent = `Pass ${pass}: ${decided} of ${tokens.length} tokens decided.`;
 }
 
-function showFindings(findings) {
-  byId("findings").hidden = !findings;
-  if (!findings) return;
+function showFindings({ findings }) {
   for (const kind of ["present", "absent"]) {
     byId(kind).textContent = findings[kind].join(", ") || "none";
   }
+  labelled = toText(state.report);
+  noteFindings();
+}
+
+// Findings are of the text as the model left it.
+export function noteFindings() {
+  const text = toText(state.report);
+  byId("findings").hidden = !labelled || !text;
+  byId("findings-stale").hidden = labelled === text;
 }

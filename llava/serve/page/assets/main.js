@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { audit, clearAudit, noteAudit } from "./audit.js";
 import { clearContext, startContext } from "./context.js";
-import { draft, fill, noteBasis, say, startDrafting, stop } from "./drafting.js";
+import { draft, fill, noteBasis, noteFindings, say, startDrafting, stop } from "./drafting.js";
 import { retype } from "./edits.js";
 import { EDITOR_KEYS, drawEditor } from "./editor.js";
 import { clearImages, startImages } from "./images.js";
@@ -42,8 +42,15 @@ function draw(action) {
   if (!running) byId("pass-count").textContent = "";
   drawEditor();
   noteAudit();
+  noteFindings();
   note(action);
-  if (["draft", "redraft", "fill"].includes(action)) setTimeout(focusRow);
+  if (action && !running && action !== "stopped") clearProblem(byId("writing-problem"));
+  if (["draft", "redraft", "fill"].includes(action)) setTimeout(goToReport);
+}
+
+// Who writes a context field meanwhile keeps the focus there.
+function goToReport() {
+  if (!document.activeElement.matches("textarea, input:not([type=file])")) focusRow();
 }
 
 // --- the whole report as text --------------------------------------------------------------------
@@ -103,7 +110,6 @@ function newCase() {
   clearContext();
   clearAudit();
   clearProblem(byId("writing-problem"));
-  byId("findings").hidden = true;
   byId("sample-id").value = "";
   say("");
   byId("files").focus();

@@ -12,8 +12,7 @@ export function clearProblem(place) {
 export function showProblem(place, error, retry) {
   if (error.name === "AbortError") return;
   clearProblem(place);
-  place.append(make("span", "", error.message));
-  if (error.remedy && !error.message.includes(error.remedy)) place.append(" ", make("span", "", error.remedy));
+  place.append(make("span", "", error.message[0].toUpperCase() + error.message.slice(1)));
   markField(error.field);
   if (retry) {
     const button = make("button", "", "Try again");

@@ -8,7 +8,8 @@ export const state = {
   report: [],
   at: 0, // the chosen sentence
   range: null, // [first, last] of its words that are chosen, or null
-  candidate: "", // the model's own report, as it was first written
+  candidate: "", // the text as the model first wrote it, for the log
+  own: null, // {text, basis}: the model's own report, written without a template, for the audit
   editing: null, // the sentence that is being typed
   running: null, // AbortController of a draft or fill
 };
@@ -53,6 +54,6 @@ export function choose(at, range = null) {
 export function clear() {
   past = [];
   future = [];
-  Object.assign(state, { report: [], at: 0, range: null, candidate: "", editing: null });
+  Object.assign(state, { report: [], at: 0, range: null, candidate: "", own: null, editing: null });
   notify("clear");
 }
