@@ -370,6 +370,18 @@ def test_what_is_typed_goes_to_the_server_as_a_template_reads_it(page, app, pict
     assert copied(page).endswith("3.5 cm. Mild edema. Lungs [2] [sic].")
 
 
+def test_text_that_is_being_typed_is_not_lost_when_something_else_is_asked_for(page, app, picture):
+    draft(page, picture)
+    press(page, "e", Keys.END, " Stable.")
+    page.find_elements("css selector", ".row")[2].click()
+    assert rows(page)[:2] == [("locked", SENTENCES[0]), ("locked", "Stable.")]
+    press(page, "o", "No mass.")
+    find(page, "#draft").click()
+    until(lambda: status(page).startswith("Filled"))
+    assert "No mass." in app.state.asked[-1]["template"]
+    assert "Stable." in app.state.asked[-1]["template"]
+
+
 def test_shades_are_the_models_confidence_and_are_called_that(page, picture):
     draft(page, picture)
     titles = [

@@ -33,6 +33,11 @@ function stopTyping(value) {
   focusRow();
 }
 
+// What was begun in a row is kept when something else is asked for.
+export function finishTyping() {
+  if (state.editing !== null) stopTyping(byId("rows").querySelector("textarea").value);
+}
+
 function makeEditor(sentence, i) {
   const place = make("div", "line");
   const field = make("textarea", "report");
@@ -175,6 +180,7 @@ export const EDITOR_KEYS = [
 byId("rows").addEventListener("click", (event) => {
   const row = event.target.closest("li.row");
   if (!row || event.target.closest("button, input, textarea, label")) return;
-  const at = Number(row.dataset.at);
-  if (at !== state.at && getSelection().isCollapsed) moveTo(at);
+  if (Number(row.dataset.at) === state.at || !getSelection().isCollapsed) return;
+  finishTyping();
+  moveTo(Number(row.dataset.at));
 });

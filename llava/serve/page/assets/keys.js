@@ -22,7 +22,7 @@ function takesKey(target, key) {
 }
 
 function onKey(event) {
-  if (event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.defaultPrevented || event.altKey || document.querySelector("dialog[open]")) return;
   const key = nameOf(event);
   const ctrl = key.startsWith("Ctrl+");
   if (!ctrl && key !== "Escape" && isTyping(event.target)) return;

@@ -5,7 +5,7 @@ import { audit, clearAudit, noteAudit } from "./audit.js";
 import { clearContext, startContext } from "./context.js";
 import { draft, fill, noteBasis, noteFindings, say, startDrafting, stop } from "./drafting.js";
 import { retype } from "./edits.js";
-import { EDITOR_KEYS, drawEditor } from "./editor.js";
+import { EDITOR_KEYS, drawEditor, finishTyping } from "./editor.js";
 import { clearImages, startImages } from "./images.js";
 import { addKeys, showHelp, startKeys } from "./keys.js";
 import { note, startLog } from "./log.js";
@@ -21,6 +21,7 @@ import { startTemplates } from "./templates.js";
 let typing = false; // the whole report as one text
 
 function draw(action) {
+  if (action && action !== "stopped") typing = false;
   const { report, running } = state;
   const gaps = countGaps(report);
   const locked = report.some(hasLocked);
@@ -59,7 +60,7 @@ function toggleTyping() {
   if (state.running) return false;
   if (typing) return endTyping(true);
   typing = true;
-  state.editing = null;
+  finishTyping();
   byId("whole").value = toTemplate(state.report);
   notify();
   byId("whole").focus();
@@ -130,12 +131,15 @@ const PAGE_KEYS = [
   { keys: ["Escape"], words: "leave the text as it was", run: () => endTyping(false) },
 ];
 
+// Text that is being typed is kept before anything is done to the report.
+function settle() {
+  finishTyping();
+  endTyping(true);
+}
+
 const CLICKS = {
   draft, fill, stop, undo, redo, audit, copy,
-  type: toggleTyping,
   "new-case": newCase,
-  "whole-done": () => endTyping(true),
-  "whole-cancel": () => endTyping(false),
 };
 
 async function start() {
@@ -158,7 +162,15 @@ async function start() {
   addKeys("Page", PAGE_KEYS);
   addKeys("Sentence", EDITOR_KEYS);
   startKeys();
-  for (const [id, run] of Object.entries(CLICKS)) byId(id).addEventListener("click", () => run());
+  for (const [id, run] of Object.entries(CLICKS)) {
+    byId(id).addEventListener("click", () => {
+      settle();
+      run();
+    });
+  }
+  byId("type").addEventListener("click", toggleTyping);
+  byId("whole-done").addEventListener("click", () => endTyping(true));
+  byId("whole-cancel").addEventListener("click", () => endTyping(false));
   byId("show-shades").addEventListener("change", (event) => {
     byId("rows").classList.toggle("without-shades", !event.target.checked);
   });
