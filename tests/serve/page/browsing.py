@@ -1,7 +1,9 @@
 """What a person does on the drafting page, and what they see of it, through a driven browser."""
 
 import time
+from contextlib import suppress
 
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -23,12 +25,15 @@ def new_case(chrome):
     assert (rows(chrome), pictures(chrome)) == ([], [])
 
 
-def until(holds, seconds=8.0):
+def until(holds, seconds=20.0):
+    """The first true value; an element that is not there yet is waited for too."""
     end = time.monotonic() + seconds
-    while not (value := holds()):
+    while True:
+        with suppress(NoSuchElementException, StaleElementReferenceException):
+            if value := holds():
+                return value
         assert time.monotonic() < end, "the page did not get there"
         time.sleep(0.02)
-    return value
 
 
 def find(chrome, selector):

@@ -101,6 +101,9 @@ def stub(token: str | None = None, pause: float = 0.0) -> FastAPI:
                 {"text": text, "mark": kind, "findings": findings.get(kind, [])}
                 for text, kind in zip(said, marks, strict=True)
             ],
+            "reference_sentences": [
+                {"text": REPORT, "mark": "missing", "findings": ["Cardiomegaly"]}
+            ],
         }
 
     @app.post("/v1/log")
@@ -174,7 +177,11 @@ def write(body: dict) -> dict:
         "model": "stub",
         "text": text,
         "tokens": tokens,
-        "findings": {"present": ["Cardiomegaly", "Pleural Effusion"], "absent": ["Pneumothorax"]},
+        "findings": {
+            "present": ["Cardiomegaly"],
+            "uncertain": ["Edema"],
+            "absent": ["Pneumothorax"],
+        },
         "passes": 1 + max(token["pass"] for token in tokens),
         "seconds": 0.5,
     }

@@ -191,6 +191,8 @@ def test_a_typed_draft_is_audited_against_a_report_of_the_models_own(page, app, 
     for words in ("Missing\nCardiomegaly", "Denied\nPleural Effusion", "Invented\nFracture"):
         assert words in listed
     assert " ".join(text for _, text in rows(page)) == typed
+    click(page, "#audit-result details summary")
+    assert find(page, "#audit-reference").text.endswith("missing: Cardiomegaly")
     assert not find(page, "#audit-stale").is_displayed()
     press(page, "x")
     assert find(page, "#audit-stale").is_displayed()

@@ -68,7 +68,7 @@ def test_templates_are_kept_only_when_saved(page, picture):
     assert page.execute_script("return localStorage.length") == 0
 
 
-def test_a_window_changes_what_is_shown_and_not_what_is_sent(page, app, picture, dicom):
+def test_a_window_is_for_the_reader_unless_it_is_given_to_the_model_too(page, app, picture, dicom):
     add(page, picture)
     add(page, dicom)
     assert not find(page, "#window").is_displayed()
@@ -81,6 +81,14 @@ def test_a_window_changes_what_is_shown_and_not_what_is_sent(page, app, picture,
     images = app.state.asked[-1]["images"]
     assert [image["role"] for image in images] == ["frontal", "lateral"]
     assert base64.b64decode(images[1]["data"].partition(",")[2]) == dicom.read_bytes()
+    assert not any("window" in image for image in images)
+    click(page, "#window-model")
+    assert "draft again" in status(page)
+    click(page, "#draft")
+    until(lambda: status(page).startswith("Drafted"))
+    window = app.state.asked[-1]["images"][1]["window"]
+    assert window["width"] > 400
+    assert window["center"] == 1000
 
 
 def test_an_image_is_zoomed_and_moved_by_keys(page, picture):

@@ -63,7 +63,8 @@ async function ownReport(signal) {
 
 function showAudit(result, text, reference) {
   audited = text;
-  byId("audit-reference").textContent = reference;
+  const own = result.reference_sentences ?? [{ text: reference, mark: "none", findings: [] }];
+  byId("audit-reference").replaceChildren(...own.map(makeSentence));
   byId("audit-lists").replaceChildren(...Object.entries(MEANINGS).map(([kind, meaning]) => {
     const row = make("div", result[kind].length ? "differ" : "");
     const term = make("dt", "", kind[0].toUpperCase() + kind.slice(1));

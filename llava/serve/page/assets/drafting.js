@@ -27,7 +27,8 @@ export function request() {
 // Images and context in short: whether a report is still of them.
 export const fingerprint = () => {
   const { images, context: fields } = request();
-  return JSON.stringify([images.map(({ data, role }) => [data.length, data.slice(-64), role]), fields]);
+  const short = images.map(({ data, ...rest }) => [data.length, data.slice(-64), rest]);
+  return JSON.stringify([short, fields]);
 };
 
 export function noteBasis() {
@@ -133,8 +134,8 @@ function showPass({ pass, tokens }, before) {
 }
 
 function showFindings({ findings }) {
-  for (const kind of ["present", "absent"]) {
-    byId(kind).textContent = findings[kind].join(", ") || "none";
+  for (const kind of ["present", "uncertain", "absent"]) {
+    byId(kind).textContent = findings[kind]?.join(", ") || "none";
   }
   labelled = toText(state.report);
   noteFindings();

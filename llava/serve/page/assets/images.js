@@ -6,7 +6,7 @@ import { clearProblem, showProblem } from "./problems.js";
 import { showWhole } from "./viewer.js";
 
 const WAIT = 150; // ms after the last move of a window's slider
-let pictures = []; // {name, data, role, preview, window, card}
+let pictures = []; // {name, data, role, preview, stored, window, forModel, card}
 let current = null;
 let settings = null;
 let changed = () => {};
@@ -14,7 +14,8 @@ let timer = 0;
 
 export const imageNames = () => pictures.map((picture) => picture.name);
 export const requestImages = () =>
-  pictures.filter((picture) => picture.preview).map(({ data, role }) => ({ data, role }));
+  pictures.filter((picture) => picture.preview).map(({ data, role, window, forModel }) =>
+    (window && forModel ? { data, role, window } : { data, role }));
 
 const readable = (bytes) =>
   bytes >= 1e6 ? `${(bytes / 1e6).toFixed(0)} MB` : `${Math.ceil(bytes / 1e3)} kB`;
@@ -162,6 +163,7 @@ function showWindow(picture) {
   const { window: shown } = picture.preview;
   byId("window").hidden = !shown;
   if (!shown) return;
+  byId("window-model").checked = Boolean(picture.forModel);
   const { center, width } = picture.stored;
   setSlider("center", shown.center, center - 2 * width, center + 2 * width);
   setSlider("width", shown.width, Math.max(1, width / 20), 4 * width);
@@ -189,6 +191,10 @@ for (const name of ["center", "width"]) {
     applyWindow();
   });
 }
+byId("window-model").addEventListener("change", (event) => {
+  current.forModel = event.target.checked;
+  changed();
+});
 byId("window-stored").addEventListener("click", () => {
   current.window = null;
   preview(current);
