@@ -162,8 +162,7 @@ def test_a_stopped_draft_leaves_the_report_as_it_was(chrome, picture):
         press(chrome, "d")
         until(lambda: chrome.find_elements("css selector", "#stream .token.masked"))
         shown = find(chrome, "#stream").get_property("textContent")
-        assert shown.startswith("The heart")
-        assert "bones" not in shown
+        assert 0 < len(shown.split()) < len(REPORT.split())
         assert find(chrome, "#stream").get_attribute("aria-busy") == "true"
         assert re.match(r"Pass \d+: \d+ of \d+ tokens decided", find(chrome, "#pass-count").text)
         find(chrome, "#stop").click()

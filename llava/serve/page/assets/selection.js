@@ -1,5 +1,6 @@
 // What is chosen in the report: a sentence, some of its words, or what the mouse has marked.
 
+import { say } from "./drafting.js";
 import { byId } from "./parts.js";
 import { wordsOf } from "./rows.js";
 import { choose, state } from "./store.js";
@@ -55,6 +56,8 @@ export function moveWord(by, extend) {
     ? [by < 0 ? clamp(first + by) : first, by > 0 ? clamp(end + by) : end]
     : [clamp((by < 0 ? first : end) + by), clamp((by < 0 ? first : end) + by)];
   choose(state.at, range);
+  const words = wordsOf(sentenceAt()).slice(range[0], range[1] + 1);
+  say(`Chosen: ${words.map(({ text }) => text || "the gap").join(" ")}`); // for who cannot see it
   focusRow();
   return true;
 }
