@@ -89,7 +89,7 @@ def draft(chrome, picture):
 def value(chrome, script, *arguments):
     return chrome.execute_async_script(
         f"const [texts] = arguments; const done = arguments[arguments.length - 1];"
-        f"(async () => {{ {script} }})().then(done)",
+        f"(async () => {{ {script}\n}})().then(done)",
         *arguments,
     )
 

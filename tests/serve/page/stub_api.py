@@ -27,7 +27,7 @@ TEMPLATE = "The heart is [3]. [4] No pneumothorax."
 SETTINGS = {
     "model": "stub",
     "decoders": ["auto", "canvas"],
-    "defaults": {"decoder": "auto", "gen_length": 96, "temperature": 0.0},
+    "defaults": {"decoder": "auto", "gen_length": 96, "temperature": 0.0, "steps": None},
     "limits": {
         "images": 3,
         "image_bytes": 2_000_000,

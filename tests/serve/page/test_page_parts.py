@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +165,7 @@ def test_csv_cells_survive_quotes_lines_and_formulas(page):
     assert read[0] == ["final", "seconds"]
     assert [row[0] for row in read[1:]] == [f"'{t}" for t in texts[:6]] + texts[6:]
     assert {row[1] for row in read[1:]} == {"-1.5"}
+
+
+def test_a_fill_changes_nothing_but_the_gaps_whatever_was_edited_before(page):
+    assert value(page, (Path(__file__).parent / "random_edits.js").read_text()) == []

@@ -33,7 +33,9 @@ export function startContext(given, onChange) {
   decoder.value = settings.defaults.decoder ?? settings.decoders[0];
   labelled("decoder", decoder, byId("sampling"));
   for (const [name, value] of Object.entries(settings.defaults)) {
-    if (name !== "decoder" && name !== "seed" && typeof value === "number") addNumber(name, value);
+    if (name !== "decoder" && name !== "seed" && (typeof value === "number" || value === null)) {
+      addNumber(name, value ?? "");
+    }
   }
   addNumber("seed", "");
 }
@@ -41,7 +43,7 @@ export function startContext(given, onChange) {
 function addNumber(name, value) {
   const input = make("input");
   Object.assign(input, { type: "number", step: "any", value });
-  if (name === "seed") Object.assign(input, { step: 1, placeholder: "any" });
+  if (value === "") input.placeholder = name === "seed" ? "any" : "not set";
   labelled(name, input, byId("sampling"));
 }
 
@@ -65,7 +67,7 @@ export function sampling() {
   for (const { value, dataset: { field } } of fields("sampling")) {
     if (value === "") continue;
     if (field === "seed") seed = Number(value);
-    else if (value !== String(settings.defaults[field] ?? settings.decoders[0])) {
+    else if (value !== String(settings.defaults[field] ?? "")) {
       asked[field] = field === "decoder" ? value : Number(value);
     }
   }

@@ -105,11 +105,13 @@ export function toTemplate(report, most = Infinity) {
   const parts = flatten(report);
   const free = parts.filter((part) => isGap(part) && part.free).length;
   const lengths = Math.max(1, Math.floor(LENGTHS ** (1 / free) + 1e-9));
-  return parts.map((part) => {
-    if (!isGap(part)) return escapeBlanks(part.text);
+  const blanks = parts.filter(isGap).map((part) => {
     const [a, b] = part.free ? freeRange(part.longest, lengths, most) : [part.shortest, part.longest];
     return a === b ? `[${a}]` : `[${a}-${b}]`;
-  }).join("").trimEnd();
+  });
+  // What looks like a blank may begin in one part and end in the next.
+  const texts = parts.map(shown).join("").split(GAP).map(escapeBlanks);
+  return texts.map((fixed, i) => fixed + (blanks[i] ?? "")).join("").trimEnd();
 }
 
 function freeRange(about, lengths, most) {
