@@ -1,1 +1,1 @@
-"""A page in the browser and an API that draft reports with one loaded model."""
+"""A page and an API to draft reports with: many requests, one model, decoded together."""

@@ -182,6 +182,7 @@ def write(body: dict) -> dict:
             "uncertain": ["Edema"],
             "absent": ["Pneumothorax"],
         },
+        "ended": "cut" not in body["context"].get("indication", ""),
         "passes": 1 + max(token["pass"] for token in tokens),
         "seconds": 0.5,
     }

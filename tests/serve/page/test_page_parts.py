@@ -55,6 +55,14 @@ def test_shades_are_the_models_confidence_and_are_called_that(page, picture):
     assert "not clinical certainty" in legend
 
 
+def test_a_report_that_filled_its_canvas_is_said_to_be_cut_short(page, picture):
+    draft(page, picture)
+    assert "cut short" not in status(page)
+    find(page, "[data-field=indication]").send_keys("cut")
+    click(page, "#draft")
+    until(lambda: status(page).endswith("It may be cut short: raise gen length under Sampling."))
+
+
 def test_templates_are_kept_only_when_saved(page, picture):
     click(page, "#templates-details summary")
     find(page, "#template-use").click()

@@ -67,7 +67,8 @@ async function whole() {
   state.own = { text: answer.text, basis };
   commit("draft", fromAnswer(answer), 0);
   showFindings(answer);
-  say(`Drafted in ${effort(answer)}.`);
+  const drafted = answer.text.trim() ? "Drafted" : "The model wrote no text";
+  say(`${drafted} in ${effort(answer)}.${cut(answer)}`);
 }
 
 async function fillIn(report, action) {
@@ -79,9 +80,12 @@ async function fillIn(report, action) {
   commit(action, filled, Math.max(0, filled.findIndex(isFilled)));
   showFindings(answer);
   const n = answer.gaps.length;
-  say(`Filled ${n} ${n === 1 ? "gap" : "gaps"} in ${effort(answer)}.`);
+  say(`Filled ${n} ${n === 1 ? "gap" : "gaps"} in ${effort(answer)}.${cut(answer)}`);
 }
 
+// The canvas was full before the text ended.
+const cut = ({ ended }) =>
+  (ended === false ? " It may be cut short: raise gen length under Sampling." : "");
 const effort = ({ passes, seconds }) => `${passes} passes, ${seconds.toFixed(1)} s`;
 
 async function post(body) {
