@@ -19,7 +19,7 @@ for (let round = 0; round < 500; round += 1) {
     if (step % 2) now = edits.lock(now, i, true, range);
     else now = edits.open(now, i, random(2) ? range : null);
   }
-  const asked = random(2) ? edits.openRest(now) : now;
+  const asked = random(2) ? edits.openRest(now, 6) : now;
   if (!report.countGaps(asked)) continue;
   const gaps = [];
   const answer = report.toTemplate(asked, 64).replace(/(\\?)\[\d+(?:-\d+)?\]/g, (blank, escaped) => {

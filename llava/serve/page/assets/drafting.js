@@ -45,7 +45,7 @@ export const say = (words) => {
 export async function draft() {
   if (!requestImages().length) return refuse("There is no image yet. Drop one, or choose files.", "files");
   if (!state.report.some(hasLocked)) return run(whole, draft);
-  const opened = openRest(state.report);
+  const opened = openRest(state.report, settings.limits.gap_tokens);
   if (!countGaps(opened)) return refuse("All of the report is locked. Unlock (l) or open (g) a sentence first.");
   return run(() => fillIn(opened, "redraft"), draft);
 }

@@ -22,8 +22,14 @@ export function lock(report, i, locked, range) {
   return change(report, i, [...before, ...marked, ...after]);
 }
 
-export const guessTokens = (part) =>
-  part.tokens?.length || Math.max(1, Math.round(part.text.trim().split(/\s+/).length * 1.5));
+// Tokens of a text; where they are not known, about one and a half a word.
+function countTokens({ text: string, tokens }) {
+  if (!string.trim()) return 0;
+  return tokens?.length || Math.round(string.trim().split(/\s+/).length * 1.5);
+}
+
+const lengthIn = (parts) =>
+  sum(parts.map((part) => (isGap(part) ? part.longest : countTokens(part))));
 
 // Replaces what is not locked in a range (by default all) with gaps, one for each stretch.
 export function open(report, i, range) {
@@ -56,22 +62,27 @@ function gapFor(stretch) {
   const joined = stretch.map(shown).join("");
   const lead = joined.match(/^\s*/)[0];
   const tail = joined.slice(lead.length).match(/\s*$/)[0];
-  const length = sum(stretch.map((part) => (isGap(part) ? part.longest : guessTokens(part))));
+  const length = Math.max(1, lengthIn(stretch));
   const was = slice(stretch, lead.length, joined.length - tail.length);
   const row = [gap(length, length, false, was)];
   return [...(lead ? [text(lead)] : []), ...row, ...(tail ? [text(tail)] : [])];
 }
 
-// Everything that is not locked as free gaps, neighbours joined: what a new draft writes.
-export function openRest(report) {
-  const locked = report.map(hasLocked);
-  const row = report.flatMap(({ parts, after }, i) => {
-    // A space between two locked sentences is given; next to a stretch it belongs to that.
-    const between = text(after, null, locked[i] && Boolean(locked[i + 1]));
-    return after ? [...parts, between] : parts;
+const openTokens = ({ parts }) => lengthIn(parts.filter((part) => !part.locked));
+
+// Everything that is not locked as free gaps: what a new draft writes. Neighbouring sentences share
+// a gap of at most `most` tokens.
+export function openRest(report, most = Infinity) {
+  let length = 0;
+  const row = report.flatMap((sentence, i) => {
+    length += openTokens(sentence);
+    const next = report[i + 1];
+    const joined = next && !hasLocked(sentence) && !hasLocked(next) && length + openTokens(next) <= most;
+    if (!joined) length = 0;
+    return [...sentence.parts, text(sentence.after, null, !joined)];
   });
-  const opened = openParts(row).map((part) => (isGap(part) ? { ...part, free: true } : part));
-  return fromParts(opened);
+  const opened = openParts(row.filter((part) => isGap(part) || part.text));
+  return fromParts(opened.map((part) => (isGap(part) ? { ...part, free: true } : part)));
 }
 
 // Only the fills of a sentence, as gaps again.

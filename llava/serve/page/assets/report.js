@@ -106,7 +106,8 @@ export function toTemplate(report, most = Infinity) {
   const free = parts.filter((part) => isGap(part) && part.free).length;
   const lengths = Math.max(1, Math.floor(LENGTHS ** (1 / free) + 1e-9));
   const blanks = parts.filter(isGap).map((part) => {
-    const [a, b] = part.free ? freeRange(part.longest, lengths, most) : [part.shortest, part.longest];
+    const range = part.free ? freeRange(part.longest, lengths, most) : [part.shortest, part.longest];
+    const [a, b] = range.map((length) => Math.min(length, most));
     return a === b ? `[${a}]` : `[${a}-${b}]`;
   });
   // What looks like a blank may begin in one part and end in the next.
