@@ -8,6 +8,7 @@ pytest.importorskip("fastapi", reason='the page is served by FastAPI: pip instal
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
 
 from browsing import add, click, draft, find, press, status, until
+from selenium.webdriver.common.keys import Keys
 
 
 @pytest.fixture
@@ -97,3 +98,30 @@ def test_the_banner_stays_in_view(page, picture):
     banner = find(page, ".banner")
     assert "Research only" in banner.text
     assert page.execute_script("return arguments[0].getBoundingClientRect().top", banner) == 0
+
+
+def test_all_that_takes_the_focus_has_a_name_and_shows_the_focus(page, picture):
+    draft(page, picture)
+    press(page, "g")
+    page.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.execute_cdp_cmd("Accessibility.enable", {})
+    tree = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    page.execute_cdp_cmd("Accessibility.disable", {})
+    focusable = [
+        node
+        for node in tree
+        if any(p["name"] == "focusable" and p["value"]["value"] for p in node.get("properties", ()))
+        and node["role"]["value"] != "RootWebArea"
+    ]
+    assert len(focusable) > 30
+    assert [n["role"] for n in focusable if not n.get("name", {}).get("value")] == []
+    page.execute_script("document.querySelector('#new-case').focus()")
+    unseen = """const node = document.activeElement;
+    const ring = getComputedStyle(node.id === "files" ? node.parentElement : node).outlineStyle;
+    return [node.id || node.dataset.action || node.tagName, ring];"""
+    walked = []
+    for _ in range(25):
+        press(page, Keys.TAB)
+        walked.append(page.execute_script(unseen))
+    assert [name for name, ring in walked if ring == "none"] == []
+    assert {"files", "frame", "draft", "fill"} <= {name for name, _ in walked}
