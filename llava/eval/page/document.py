@@ -31,6 +31,7 @@ from llava.eval.page.images import Embedded
 from llava.eval.page.run import Run
 from llava.eval.page.studies import FLAGS, Study, flags, record
 from llava.eval.page.tables import finding_interval, protocol_rows, score_table
+from llava.theme import PARTS, STYLE
 
 ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("text.js", "filter.js", "study.js", "main.js")
@@ -68,8 +69,8 @@ def render(run: Run, studies: Sequence[Study], gallery: Gallery, policy: str) ->
         record(study, images, urls)
         for study, images in zip(gallery.studies, gallery.images, strict=True)
     ]
-    style = (ASSETS / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    style = "\n".join(path.read_text(encoding="utf-8") for path in (STYLE, ASSETS / "page.css"))
+    script = _script()
     comparisons = [study.comparison for study in studies]
     made = [statement for study in studies for statement in study.statements(policy)]
     return _template().render(
@@ -111,6 +112,13 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html")
+
+
+def _script() -> str:
+    """One classic script: in a file without neighbours there is no module to import."""
+    parts = PARTS.read_text(encoding="utf-8").replace("\nexport ", "\n")
+    own = [(ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    return "\n".join(['"use strict";', parts, *own])
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,5 @@
 // The chosen report: pictures, context, texts, verdicts, and the replay of its denoising.
 
-const byId = (id) => document.getElementById(id);
 const REPLAY_SECONDS = 5;
 const VERDICTS = { agreed: "agreed", excluded: "denied by both", null: "absent in both" };
 let timer = 0;

@@ -1,19 +1,4 @@
 // A report as elements: sentences on findings around tokens. Report text is only ever set as text.
-"use strict";
-
-const SHADE_LIMITS = [40, 60, 80, 95]; // per cent; below the first is shade 0
-
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function shadeOf(confidence) {
-  return SHADE_LIMITS.filter((limit) => confidence >= limit).length;
-}
-
 function makeToken(text, index, tokens) {
   const confidence = tokens.confidence[index];
   const span = make("span", `token c${shadeOf(confidence)}`, text);
