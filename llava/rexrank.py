@@ -25,11 +25,14 @@ from llava.command_line import end_with_parent, sigterm_unwinds, whole_number
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
+    from llava.diffusion.sampler import SamplingConfig
     from llava.writing.items import Item
+    from llava.writing.output import OutputFile
     from llava.writing.processes import Processes
 
 ANSWER = "model_prediction"
 VIEWS = ("all", "key")
+_DECISIVE = ("input_json_file", "img_root_dir", "views")
 _LABELS = ("age", "gender", "sex", *CLINICAL_FIELDS)
 _LABEL = re.compile(rf"(?:^|(?<=[\s.;,]))({'|'.join(_LABELS)})\s*:\s*", re.IGNORECASE)
 _SEXES = {"m": "male", "f": "female"}
@@ -139,56 +142,69 @@ def _images(study: Mapping[str, Any], views: str) -> tuple[list[str], list[str]]
 
 def _write(args: argparse.Namespace, processes: Processes) -> int:
     """Exit status: 1 unless every study has its report."""
-    from llava.diffusion.sampler import SamplingConfig
-    from llava.model.checkpoint import check_checkpoint, check_sampling, checkpoint_id
-    from llava.store import read_records, whole_file
-    from llava.writing.output import OutputFile
+    from llava.model.checkpoint import checkpoint_id
+    from llava.store import read_records
     from llava.writing.run import write_file
     from llava.writing.writer import ReportWriter
 
-    reports = args.save_json_file.with_name(f"{args.save_json_file.name}.reports.jsonl")
-
-    def prepare() -> tuple[dict, list[Item], OutputFile, SamplingConfig]:
-        if not args.model_path:
-            raise ValueError("give --model_path, or set MODEL_PATH: the checkpoint's folder")
-        if not args.img_root_dir.is_dir():
-            raise FileNotFoundError(f"--img_root_dir {str(args.img_root_dir)!r} is not a folder")
-        studies = read_studies(args.input_json_file)
-        sampling = SamplingConfig(gen_length=args.gen_length)
-        check_sampling(check_checkpoint(args.model_path), sampling)
-        args.save_json_file.parent.mkdir(parents=True, exist_ok=True)
-        items = items_of(studies, args.img_root_dir, args.views)
-        return studies, items, OutputFile(reports), sampling
-
-    studies, items, output, sampling = processes.agree(prepare)
+    studies, items, output, sampling = processes.agree(lambda: _prepare(args))
     device = processes.device()
     dtype = "float32" if device == "cpu" else "bfloat16"
+
+    def settings() -> dict[str, Any]:
+        given = {name: str(getattr(args, name)) for name in _DECISIVE}
+        checkpoint = checkpoint_id(args.model_path)
+        return {"checkpoint_id": checkpoint, "dtype": dtype, **given, **asdict(sampling)}
+
     outcome = write_file(
         items,
         lambda: ReportWriter.from_pretrained(args.model_path, device=device, dtype=dtype),
         sampling,
         output,
-        lambda: {
-            "checkpoint_id": checkpoint_id(args.model_path),
-            "dtype": dtype,
-            "input": str(args.input_json_file),
-            "images": str(args.img_root_dir),
-            "views": args.views,
-            **asdict(sampling),
-        },
+        settings,
         batch_size=args.batch_size,
         processes=processes,
     )
     if processes.rank:
         return 0
-    found = read_records(reports)
-    for name, study in studies.items():
-        if name in found:
-            study[ANSWER] = found[name]["prediction"]
-    with whole_file(args.save_json_file) as file:
-        json.dump(studies, file, indent=2, ensure_ascii=False)
+    _answer(studies, read_records(output.path), args.save_json_file)
     print(f"{outcome.summary()}; {args.save_json_file}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def _prepare(
+    args: argparse.Namespace,
+) -> tuple[dict[str, dict[str, Any]], list[Item], OutputFile, SamplingConfig]:
+    """Check everything that can be checked before a model is loaded."""
+    from llava.diffusion.sampler import SamplingConfig
+    from llava.model.checkpoint import check_checkpoint, check_sampling
+    from llava.writing.output import OutputFile
+
+    if not args.model_path:
+        raise ValueError("give --model_path, or set MODEL_PATH: the checkpoint's folder")
+    if not args.img_root_dir.is_dir():
+        raise FileNotFoundError(f"--img_root_dir {str(args.img_root_dir)!r} is not a folder")
+    studies = read_studies(args.input_json_file)
+    items = items_of(studies, args.img_root_dir, args.views)
+    sampling = SamplingConfig(gen_length=args.gen_length)
+    check_sampling(check_checkpoint(args.model_path), sampling)
+    args.save_json_file.parent.mkdir(parents=True, exist_ok=True)
+    reports = args.save_json_file.with_name(f"{args.save_json_file.name}.reports.jsonl")
+    return studies, items, OutputFile(reports), sampling
+
+
+def _answer(
+    studies: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], path: Path
+) -> None:
+    """Write the studies with the reports that were found for them."""
+    from llava.store import whole_file
+
+    answered = {
+        name: {**study, ANSWER: found[name]["prediction"]} if name in found else study
+        for name, study in studies.items()
+    }
+    with whole_file(path) as file:
+        json.dump(answered, file, indent=2, ensure_ascii=False)
 
 
 def _is_path(value: object) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.eval.report_files import read_reports
+from llava.eval.others.reports import read_reports
 from llava.rexrank import clinical_context, items_of, main, read_studies
 
 

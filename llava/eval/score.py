@@ -3,7 +3,7 @@
 python -m llava.eval.score reports.jsonl --output exp/scored
 python -m llava.eval.score predicted.csv --references truth.csv --output exp/scored
 
-file -> `report_files` -> predictions.jsonl -> `judging` -> results.json, table, report.html
+file -> `others.reports` -> predictions.jsonl -> `judging` -> results.json, table, report.html
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.report_files import SECTIONS, Names
+from llava.eval.others.reports import SECTIONS, Names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def score(arguments: argparse.Namespace) -> None:
     """Raises ValueError or FileNotFoundError naming what is wrong with the reports."""
     from llava.eval.judging import RESULTS_FILE, judge, results_of
+    from llava.eval.others.reports import read_reports
     from llava.eval.predictions import PREDICTIONS_FILE, write_predictions
-    from llava.eval.report_files import read_reports
     from llava.eval.report_page import write_page
     from llava.eval.run.folder import check_own, open_folder
     from llava.store import locked

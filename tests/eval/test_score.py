@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llava.eval.nlg import java
+from llava.eval.others.reports import Names, read_reports
 from llava.eval.predictions import read_predictions
-from llava.eval.report_files import Names, read_reports
 from llava.eval.score import main
 from llava.writing.records import PredictionError
 

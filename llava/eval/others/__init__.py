@@ -1,0 +1,1 @@
+"""Reports that another model wrote, read from the formats of the field."""
