@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from llava.constants import END_OF_TEXT, IM_END, IM_START, MASK_TOKEN
 from llava.conversation import token_id
 from llava.images.loading import load_image_processor
-from llava.model.checkpoint import PROJECTOR_FILE, check_checkpoint
+from llava.model.checkpoint import PROJECTOR_FILE, check_checkpoint, checkpoint_folder
 from llava.model.compatibility import check_image_processor, check_layout, line_break_id
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
@@ -62,10 +62,11 @@ def load_pretrained_model(
     device: str | torch.device | None = None,
     torch_dtype: torch.dtype | str | None = None,
 ) -> Loaded:
-    """Load for inference: a checkpoint folder of this project, or (with `model_base`) backbones.
+    """Load for inference: a checkpoint of this project, or (with `model_base`) backbones.
 
-    model_path: a checkpoint folder, or one of LoRA adapters (`model_base` is then where their
-    language model is now); or a vision tower when `model_base` names a language model.
+    model_path: a checkpoint folder, or its name on the hub (`user/model`); or a folder of LoRA
+    adapters (`model_base` is then where their language model is now); or a vision tower when
+    `model_base` names a language model.
     model_name: accepted for callers of LLaVA's builder; the config says what the model is.
     device: default cuda when there is one. torch_dtype: default bf16 on cuda, fp32 elsewhere.
     """
@@ -76,7 +77,7 @@ def load_pretrained_model(
     elif model_base is not None:
         loaded = build_from_backbones(model_base, model_path)
     else:
-        loaded = load_checkpoint(model_path)
+        loaded = load_checkpoint(checkpoint_folder(model_path))
     loaded.model.to(device=device, dtype=dtype).eval()
     return loaded
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,30 @@ from llava.model.weights import read_config
 PROJECTOR_FILE = "mm_projector.safetensors"
 GENERATION_FILE = "generation_config.json"
 _IDENTIFYING = ("*.json", "*.jinja", "*.safetensors")
+_FETCHED = (*_IDENTIFYING, "*.txt", "README.md")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LENGTHS = ("tokenizer_model_max_length", "max_position_embeddings")
+
+
+def checkpoint_folder(name: str | Path) -> Path:
+    """The folder of a checkpoint: `name` itself, or the copy of a model on the Hugging Face hub.
+
+    name: a folder, or `user/model` where no such folder exists; only files that a checkpoint is
+    made of are fetched. Raises ValueError when the hub has no such model, or cannot be reached.
+    """
+    folder = Path(name)
+    if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(_FETCHED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{str(name)!r} is neither a folder nor a model that the hub gives: {reason}"
+        ) from error
 
 
 def check_checkpoint(folder: str | Path) -> dict[str, Any]:

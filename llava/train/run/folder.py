@@ -82,8 +82,17 @@ def check_finished(option: str, place: str) -> None:
 
 
 def finish_run(arguments: Arguments) -> None:
-    """Mark the run as finished: its folder is then neither resumed nor overwritten unasked."""
-    write_json(Path(arguments.training.output_dir) / FINISHED_FILE, {"finished": True})
+    """Mark the run as finished: its folder is then neither resumed nor overwritten unasked.
+
+    A folder that can write reports gets its model card.
+    """
+    from llava.model.card import write_card
+    from llava.model.lora import ADAPTER_FILE
+
+    folder = Path(arguments.training.output_dir)
+    if any(folder.glob("model*.safetensors")) or (folder / ADAPTER_FILE).is_file():
+        write_card(folder)
+    write_json(folder / FINISHED_FILE, {"finished": True})
 
 
 def note_interruption(arguments: Arguments, step: int) -> None:
