@@ -220,7 +220,7 @@ def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tenso
 def _draft(
     reading: Reading, texts: _Texts, accepted: Tensor, config: SamplingConfig, mask_token_id: int
 ) -> None:
-    """Drafts for the places after the token just written: the first mask stood for that one."""
+    """Drafts for the places after the token just written, which the first mask predicted."""
     logits = reading.draft_logits(accepted)[:, 1:].float()  # (B, k, V)
     if config.temperature == 0:
         flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
