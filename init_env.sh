@@ -50,7 +50,7 @@ check_interpreter() {
   "$PYTHON" -c 'import os, sys, sysconfig
 marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
 sys.exit(sys.prefix == sys.base_prefix and os.path.exists(marker))' ||
-    die "$PYTHON belongs to the operating system, which lets nobody install into it." \
+    die "$PYTHON belongs to the operating system, which does not allow installing into it." \
       "Remedy: leave PYTHON unset, and .venv is used"
 }
 
@@ -64,7 +64,7 @@ check_disk() {
       "Remedy: free some space, or put the environment elsewhere with PYTHON="
 }
 
-# torch stands first and in the same command as the rest, so that nothing else chooses its build.
+# torch comes first and in the same command as the rest, so that nothing else chooses its build.
 # lmms-eval comes without its own dependency list (pyproject.toml says why).
 install() {
   cd "$ROOT" &&

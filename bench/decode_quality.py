@@ -132,7 +132,7 @@ def chosen(settings: Iterator[Setting], groups: Sequence[str] | None) -> list[Se
     names = list(dict.fromkeys(setting.group for setting in found))
     for group in groups:
         if group not in names:
-            raise ValueError(f"--groups: {group!r} is no curve; choose from {names}")
+            raise ValueError(f"--groups: {group!r} is not a curve; choose from {names}")
     return [setting for setting in found if setting.group in ("reference", *groups)]
 
 
@@ -292,7 +292,7 @@ def read_drawn(annotation: Path, ids: Sequence[str]) -> list[frozenset[str]]:
     entries = {e["id"]: e for e in json.loads(annotation.read_text(encoding="utf-8"))["test"]}
     for name in ids:
         if name not in entries:
-            raise ValueError(f"{name!r} is no test phantom of {str(annotation)!r}")
+            raise ValueError(f"{name!r} is not a test phantom of {str(annotation)!r}")
     return [frozenset(entries[name]["findings"]) for name in ids]
 
 
@@ -354,11 +354,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image-folder", type=Path, default=demo / "phantom", help="their images")
     parser.add_argument(
-        "--annotation", type=Path, help="what was drawn (default: beside the images)"
+        "--annotation", type=Path, help="what was drawn (default: next to the images)"
     )
     parser.add_argument("--gen-length", type=int, default=64, help="canvas in tokens")
     parser.add_argument("--block-length", type=int, help="default: the whole canvas")
-    parser.add_argument("--groups", nargs="+", help="only these curves, beside the reference")
+    parser.add_argument("--groups", nargs="+", help="only these curves and the reference")
     parser.add_argument("--limit", type=int, help="decode only the first this many")
     parser.add_argument("--batch-size", type=int, default=40, help="reports at once")
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")

@@ -1,6 +1,6 @@
 """The sides of the decoding benchmark: this project's loop, and autoregressive decoding.
 
-Both write behind the same prefix with the same weights. Random weights: the number of passes and of
+Both continue the same prefix with the same weights. Random weights: the number of passes and of
 tokens is forced, nothing ends early, and no confidence rule is used, as they would mean nothing.
 """
 
@@ -139,7 +139,7 @@ class AutoregressiveStep:
     """One token through the layers at static shapes, for CUDA graphs: the twin's fair best.
 
     place: (1,) column that the token takes. tokens: (B, 1). Keys and values have a column for each
-    token there will be; those behind `place` are hidden by a mask.
+    token there will be; those after `place` are hidden by a mask.
     """
 
     def __init__(self, model: Qwen3ForMaskedDiffusion, prefix: Tensor, tokens: int) -> None:
@@ -165,7 +165,7 @@ class AutoregressiveStep:
         return self.model.lm_head(output.last_hidden_state[:, -1:]).argmax(dim=-1)
 
     def step(self) -> Tensor:
-        """The token behind `tokens`, at `place`. (B, 1)"""
+        """The token after `tokens`, at `place`. (B, 1)"""
         stock = self.model.model
         hidden = stock.embed_tokens(self.tokens)
         rope = stock.rotary_emb(hidden, self.place[None])
@@ -180,7 +180,7 @@ class AutoregressiveStep:
         return self.model.lm_head(stock.norm(hidden)).argmax(dim=-1)
 
     def write(self, prefix: Tensor, tokens: int, run: Callable[[], Tensor]) -> Tensor:
-        """`tokens` tokens behind the prefix, each step by `run` (`step`, or its recording)."""
+        """`tokens` tokens after the prefix, each step by `run` (`step`, or its recording)."""
         written = [self.prefill(prefix)]
         for _ in range(tokens - 1):
             self.tokens.copy_(written[-1])

@@ -56,7 +56,7 @@ TAGS = {
 }
 """Finding -> the tags that state it."""
 UNTAGGED = "No Indexing"
-"""The tag of reports that nobody indexed, which are left out."""
+"""The tag of reports that were not indexed; they are left out."""
 
 KEYWORDS = {
     "Cardiomegaly": r"cardiomegaly|(?:enlarge\w*|large) (?:heart|cardiac)|cardiac enlarge|"

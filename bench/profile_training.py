@@ -79,7 +79,7 @@ def options_of(run: Path, output: Path) -> list[str]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it can stand on a command line: not None, no collection, no secret left out."""
+    """Whether it can be given on a command line: not None, a collection or a hidden secret."""
     return bool(str(value)) and value != "None" and str(value)[0] not in "{[<"
 
 

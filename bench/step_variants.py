@@ -1,7 +1,7 @@
 """The two sides of the training benchmark: the recipe's layout, written out, and this project's.
 
 Both score the same weights on the same batch under the same masks. The recipe: the noisy batch and
-its complement one behind the other, the stock Qwen3 of transformers over all of it, logits on every
+its complement one after the other, the stock Qwen3 of transformers over all of it, logits on every
 row, in fp32. Ours: `Qwen3ForMaskedDiffusion` in one of its two attention modes.
 """
 

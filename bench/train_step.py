@@ -1,4 +1,4 @@
-"""How fast a training step is beside the published recipe's layout: time and memory, on a CPU.
+"""Time and memory of a training step against the published recipe's layout, on a CPU.
 
     python bench/train_step.py [--cases batch1 ragged4 ...] [--layers 28] [--pairs 3]
 
@@ -11,7 +11,7 @@ Peak memory is taken in a round of its own, before the timed ones. Runs add to t
 that a long measurement can be taken in pieces, or repeated; `--fresh` starts it anew. `--table`
 only rewrites the Markdown.
 
-Large tensors lie in huge pages on both sides, as in our scripts on a CPU (THP_MEM_ALLOC_ENABLE=1,
+Large tensors are in huge pages on both sides, as in our scripts on a CPU (THP_MEM_ALLOC_ENABLE=1,
 torch's own variable). By default torch leaves them small: sides marked `@small` are run so, in the
 same process, and the table says which pages a ratio is of. The rest of the allocator is left as it
 is: the recipe's logits are too large for glibc to keep from step to step, and having them cleared

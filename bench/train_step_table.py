@@ -90,7 +90,7 @@ def _against_recipe(
 def comparisons(sides: Sequence[str]) -> list[tuple[str, str]]:
     """(recipe, ours) to compare: with the same pages, and the recipe with torch's own small ones.
 
-    A side with `@small` behind its name ran with small pages, the others with huge ones.
+    A side with `@small` after its name ran with small pages, the others with huge ones.
     """
     ours = [side for side in sides if not side.startswith("recipe")]
     bases = [side for side in sides if side.startswith("recipe")]
@@ -134,7 +134,7 @@ def _views(case: dict[str, Pairs] | None) -> str:
         rows.append(f"| {more} | {own} | {wall} |")
     head = (
         "## More masked copies over one prefix, at 28 layers\n\n"
-        "| `--num_views` | cost beside 2, processor time | wall clock |\n|---|---|---|"
+        "| `--num_views` | cost against 2, processor time | wall clock |\n|---|---|---|"
     )
     return "\n".join([head, *rows])
 

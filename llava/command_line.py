@@ -1,4 +1,4 @@
-"""Shared by command lines: hints for unknown words, checked numbers, and how a command ends.
+"""Shared by command lines: hints for unknown words, ranges of numbers, and how a command ends.
 
 Standard library only. (`llava.diffusion`, which imports nothing of the rest, has its own hints.)
 """
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 STATUS = 128 + signal.SIGTERM
 
@@ -33,52 +34,46 @@ def hint(word: object, known: Sequence[str]) -> str:
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
 
 
-def check_number(
-    name: str,
-    value: object,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    whole: bool = False,
-    above: bool = False,
-    below: bool = False,
-) -> None:
-    """Refuse a number out of its range; NaN and Inf never pass.
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option takes; NaN and Inf never belong to it.
 
-    name: the flag or variable as the user writes it, such as `--epochs`. whole: whole numbers only.
-    above, below: `low`, `high` themselves are out of range. Raises ValueError with name, value and
-    range.
+    whole: whole numbers only. above, below: `low`, `high` themselves are out of range.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = (
-        number
-        and math.isfinite(value)
-        and (not whole or value == int(value))
-        and (low is None or (value > low if above else value >= low))
-        and (high is None or (value < high if below else value <= high))
-    )
-    if fits:
-        return
-    limits = []
-    if low is not None:
-        limits.append(f"above {low}" if above else f"at least {low}")
-    if high is not None:
-        limits.append(f"below {high}" if below else f"at most {high}")
-    kind = "a whole number" if whole else "a number"
-    raise ValueError(" ".join([f"{name}={value}: must be {kind}", " and ".join(limits)]).rstrip())
+
+    low: float
+    high: float | None = None
+    whole: bool = False
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return (
+            math.isfinite(value)
+            and (not self.whole or value == int(value))
+            and (value > self.low if self.above else value >= self.low)
+            and (self.high is None or (value < self.high if self.below else value <= self.high))
+        )
+
+    def __str__(self) -> str:
+        """As in `a whole number of at least 1 and at most 8`."""
+        limits = f"above {self.low}" if self.above else f"of at least {self.low}"
+        if self.high is not None:
+            limits += f" and below {self.high}" if self.below else f" and at most {self.high}"
+        return f"a {'whole ' if self.whole else ''}number {limits}"
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     """An argparse `type`: a whole number from `low` to `high`; its error names value and range."""
+    allowed = Range(low, high, whole=True)
 
     def convert(text: str) -> int:
         digits = text.strip().removeprefix("-")
         value = int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else None
-        if value is None or value < low or (high is not None and value > high):
-            upper = "" if high is None else f" and at most {high}"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of at least {low}{upper}"
-            )
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
         return value
 
     return convert
@@ -109,7 +104,7 @@ def end_with_parent(parent: int | None = None, seconds_to_unwind: float = 30) ->
 def sigterm_unwinds() -> Iterator[None]:
     """Inside, SIGTERM ends the command as an error would: half files go, children are ended.
 
-    Without it the process would be gone on the spot, like after a power cut. For the main thread.
+    Without it the process would end at once, as after a power cut. For the main thread only.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(STATUS))
     try:

@@ -20,7 +20,7 @@ SYSTEM_PROMPT = (
 )
 QUESTION = "Provide a detailed description of the findings in the radiology image."
 ASSISTANT_PROMPT = f"{IMAGE_PLACEHOLDER}\n{QUESTION}"
-"""The question about one image; several stand before QUESTION with a word of role each."""
+"""The question about one image; for several, each comes before QUESTION with a word of its role."""
 CLINICAL_PROMPT = "Following clinical context:"
 CLINICAL_FIELDS = ("indication", "comparison", "history", "technique")
 PRIOR_REPORT = "Prior report:"

@@ -14,7 +14,7 @@ need_whole() {
   # [ ], not (( )), which would take a leading 0 for octal and a word for a variable.
   if ! [[ "$value" =~ ^-?[0-9]{1,12}$ ]] || [ "$value" -lt "$low" ] \
     || { [[ -n "$high" ]] && [ "$value" -gt "$high" ]; }; then
-    die "$name=$value: must be a whole number at least $low${high:+ and at most $high}"
+    die "$name=$value is not a whole number of at least $low${high:+ and at most $high}"
   fi
   printf -v "$name" '%s%d' "${value%%[0-9]*}" "$((10#${value#-}))"
 }

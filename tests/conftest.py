@@ -42,10 +42,10 @@ REPORTS = (
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The reference material that lies beside the checkout; a plain clone has none."""
+    """The reference material next to the checkout; a plain clone has none."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("no ../shared beside the project: reference material is not part of it")
+        pytest.skip("no ../shared next to the project: reference material is not part of it")
     return folder
 
 

@@ -1,6 +1,6 @@
-"""Every command line answers `--help` at once, in words, without a heavy import."""
+"""Every command line answers `--help` in words, without a heavy import."""
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,93 +8,69 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = (
-    "llava.data.mimic_cxr.build",
-    "llava.data.mimic_cxr",
-    "llava.data.chexpert_plus",
-    "llava.data.inspect",
-    "llava.data.iu_xray",
-    "llava.data.padchest_gr",
-    "llava.data.resize",
-    "llava.data.rexgradient",
-    "llava.data.table",
-    "llava.phantom",
-    "llava.phantom.blank",
-    "llava.phantom.raw_layout",
-    "llava.train.launch",
-    "llava.train.merge_lora",
-    "llava.train.self_distillation",
-    "llava.train.train",
-    "llava.phantom.backbones",
-    "llava.eval.compare",
-    "llava.eval.evaluate",
-    "llava.eval.external",
-    "llava.phantom.results",
-    "llava.eval.report_page",
-    "llava.generate",
-)
+BENCHES = ["batch_drift", "build_mimic", "labeler", "metrics", "real_size", "report_page"]
 PROBE = """
-import os, runpy, sys
-sys.path.insert(0, os.path.dirname({name!r}))  # as python does for a script
-sys.argv = [{name!r}, "--help"]
-try:
-    runpy.{runner}({name!r}, run_name="__main__")
-except SystemExit as stop:
-    assert not stop.code, stop.code
-heavy = sorted({{"torch", "transformers", "matplotlib", "lmms_eval"}} & set(sys.modules))
-assert not heavy, heavy
+import contextlib, io, json, os, runpy, sys
+sys.path.insert(0, "bench")  # as python does for a script
+found = {}
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            (runpy.run_path if name.endswith(".py") else runpy.run_module)(
+                name, run_name="__main__"
+            )
+        except SystemExit as stop:
+            assert not stop.code, (name, stop.code)
+    heavy = sorted({"torch", "transformers", "matplotlib", "lmms_eval"} & set(sys.modules))
+    assert not heavy, (name, heavy)
+    found[name] = printed.getvalue()
+print(json.dumps(found))
 """
 
 
-def help_of(name: str, runner: str) -> str:
-    before = os.times()
+def commands(folder: str) -> list[str]:
+    """The modules in a folder that can be run."""
+    return sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in (ROOT / folder).rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    )
+
+
+@pytest.fixture(scope="module")
+def help_texts() -> dict[str, str]:
+    """What each command prints for `--help`, asked one after another in one process, so that the
+    first heavy import is found with its command."""
+    names = [*commands("llava"), *commands("bench/study"), *(f"bench/{n}.py" for n in BENCHES)]
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(name=name, runner=runner)],
+        [sys.executable, "-W", "ignore", "-c", PROBE, *names],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    after = os.times()  # of the processor: what else a machine does is not the command's doing
-    spent = after.children_user + after.children_system
-    assert spent - before.children_user - before.children_system < 2
-    return done.stdout
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_help_is_quick_and_tells_what_the_command_does(module):
-    text = help_of(module, "run_module")
-    assert text.startswith("usage: ")
-    assert len(text.splitlines()) > 5
+def test_help_tells_what_each_command_does_without_a_heavy_import(help_texts):
+    assert len(help_texts) > 30
+    for name, text in help_texts.items():
+        assert text.startswith("usage: "), name
+        assert len(text.splitlines()) > 5, name
 
 
 @pytest.mark.parametrize(
-    "name", ["batch_drift", "build_mimic", "labeler", "metrics", "real_size", "report_page"]
-)
-def test_the_benchmarks_help_is_quick_too(name):
-    assert "--output" in help_of(f"bench/{name}.py", "run_path")
-
-
-@pytest.mark.parametrize(
-    ("module", "option"),
+    ("name", "option"),
     [
-        ("arms", "--seeds"),
-        ("autoregressive", "--stage"),
-        ("gradient_variance", "--draws"),
-        ("pool", "--jobs"),
-        ("report", "--study"),
-        ("run", "--arm"),
+        ("llava.train.train", "--attention_mode"),
+        ("llava.generate", "--gen-length"),
+        ("llava.eval.evaluate", "--train-limit"),
+        ("bench.study.arms", "--seeds"),
+        ("bench.study.run", "--arm"),
+        ("bench/metrics.py", "--output"),
     ],
 )
-def test_nor_does_the_studys_take_long(module, option):
-    assert option in help_of(f"bench.study.{module}", "run_module")
-
-
-def test_every_command_line_of_the_library_is_listed_here():
-    found = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for path in (ROOT / "llava").rglob("*.py")
-        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
-    }
-    assert found == set(MODULES)
+def test_the_help_lists_the_commands_own_options(help_texts, name, option):
+    assert option in help_texts[name]

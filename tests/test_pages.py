@@ -1,9 +1,10 @@
 """The command lines of the README and the documents: programs, options and variables exist."""
 
-import os
+import contextlib
+import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -27,18 +28,19 @@ def commands(page: Path) -> list[str]:
 
 
 @cache
-def help_of(*command: str) -> str:
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *command, "--help"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def help_of(name: str, *words: str) -> str:
+    """What `--help` prints, in this process. name: a module, or the path of a script."""
+    printed = io.StringIO()
+    run = runpy.run_path if name.endswith(".py") else runpy.run_module
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [name, *words, "--help"])
+        patch.setenv("COLUMNS", "200")
+        patch.chdir(ROOT)
+        patch.syspath_prepend(str((ROOT / name).parent if name.endswith(".py") else ROOT))
+        with pytest.raises(SystemExit) as stop:
+            run(name, run_name="__main__")
+    assert not stop.value.code, name
+    return printed.getvalue()
 
 
 @cache
@@ -76,7 +78,7 @@ def check(command: str, folder: Path) -> None:
         rest = rest[1:]
         if not rest[0].startswith(("llava", "bench")):
             return
-        module = ["-m", rest[0]] + [word for word in rest[1:2] if word == "build"]
+        module = [rest[0], *(word for word in rest[1:2] if word == "build")]
     else:
         assert (ROOT / rest[0]).is_file(), f"{command}: there is no {rest[0]}"
         module = [rest[0]]

@@ -23,7 +23,7 @@ CHECKS = 8
 
 @dataclass(frozen=True)
 class Arm:
-    """groups: the comparisons it belongs to. options: of `llava.train.train`, beside the common.
+    """groups: the comparisons it belongs to. options: of `llava.train.train`, besides the common.
 
     variants: how it is decoded besides the usual way: without the clinical context (no_context),
     with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache), or
@@ -93,7 +93,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.steps < CHECKS or self.steps % CHECKS:
             raise ValueError(
-                f"steps={self.steps} is no multiple of the {CHECKS} checks on the way; "
+                f"steps={self.steps} is not a multiple of the {CHECKS} checks on the way; "
                 f"try {max(1, round(self.steps / CHECKS)) * CHECKS}"
             )
         if self.device not in ("cpu", "cuda"):
@@ -118,7 +118,7 @@ class Settings:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What every command of the study is told of its settings."""
+    """The settings that every command of the study takes."""
     usual, add = Settings(Path("exp/study")), parser.add_argument
     add("--study", type=Path, default=usual.study, help="folder of the study")
     add("--steps", type=int, default=usual.steps, help="of the optimizer")

@@ -1,4 +1,4 @@
-"""The autoregressive twin of arm `base`: pretrained, trained, and put beside it.
+"""The autoregressive twin of arm `base`: pretrained, trained, and compared with it.
 
     python -m bench.study.autoregressive --study exp/study --stage pretrain --seed 0
     python -m bench.study.autoregressive --study exp/study --stage run --seed 0 --steps 200 ...
@@ -206,7 +206,7 @@ def _batches(requests: Sequence) -> list[Sequence]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.study.autoregressive",
-        description="Train the autoregressive twin of the study and put it beside arm `base`.",
+        description="Train the autoregressive twin of the study and compare it with arm `base`.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

@@ -40,7 +40,7 @@ _BATCH = 40
 class Written:
     """One report. passes: of the language model that this row took part in, without the reading of
     the prompt (which gives the twin its first token). tokens: emitted, the end token included.
-    fills: with a template, what stands in each blank."""
+    fills: with a template, what fills each blank."""
 
     text: str
     ended: bool
@@ -143,7 +143,7 @@ def diffusion_nats(
     """An upper bound of the same quantity: the NELBO of the whole filled canvas, shared out over
     the tokens of report and end token alone.
 
-    The canvas holds the report and the fill behind it, so -log p(report, end) <= -log p(canvas) <=
+    The canvas holds the report and the fill after it, so -log p(report, end) <= -log p(canvas) <=
     NELBO(canvas). An estimate without bias, but for the noise levels within MASK_EPS of 0 and 1
     that are never drawn: complementary pairs, `draws` for each sample, times spread over all.
     """

@@ -2,7 +2,7 @@
 
 The diffusion model fills the blanks by the project's infill, seeing the text on both sides. The
 twin goes on from the text before each blank until its sentence ends; what follows it cannot see,
-and is put behind when it is done. The diffusion model is told how many tokens a blank holds, the
+and is appended when it is done. The diffusion model is told how many tokens a blank holds, the
 twin is not: it must find the end itself. The twin reads the prompt anew for each blank of a report
 (the text between two blanks is given to it as part of the prompt), which its seconds include.
 """
@@ -70,7 +70,7 @@ def blank_out(report: str, tokenizer: PreTrainedTokenizerBase) -> Gapped | None:
 @dataclass(frozen=True)
 class InfillScore:
     """f1: micro, of the filled reports' findings against those drawn. right: share of blanks whose
-    findings are those of the sentence that stood there. exact: share that came back to the letter.
+    findings are those of the sentence that was there. exact: share restored word for word.
     fixed_kept: share of reports whose given text is unchanged."""
 
     f1: float
@@ -120,7 +120,7 @@ def diffusion_infill(name: str, writer: ReportWriter, config: SamplingConfig) ->
 def _fills(
     report: Report, template: Template, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, ...]:
-    """What stands in each blank. A last one that ended early is shorter than its blank."""
+    """The text of each blank. A last one that ended early is shorter than its blank."""
     filled = iter([t for t, given in zip(report.token_ids, report.given, strict=True) if not given])
     blanks = (part.longest for part in template.parts if isinstance(part, Blank))
     return tuple(

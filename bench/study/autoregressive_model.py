@@ -3,7 +3,7 @@
     image features -> projector -> spliced into the prompt -> stock, causal Qwen3 -> next token
 
 It is to the diffusion model what a control is to a treatment: the same layers, width, vocabulary,
-tower and projector; what differs is that a token sees only what stands before it, and the loss.
+tower and projector; what differs is that a token sees only what comes before it, and the loss.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class _Rows:
         self.row, self.mask, self.positions = self.row[kept], self.mask[kept], self.positions[kept]
 
     def go_on(self, embeds: Tensor) -> None:
-        """Read these (B, 1, D) next, behind what has been read."""
+        """Read these (B, 1, D) next, after what has been read."""
         self.embeds, self.positions = embeds, self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(embeds), 1)], dim=1)
 

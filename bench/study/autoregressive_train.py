@@ -71,7 +71,7 @@ RATES = LearningRates(
 
 
 class UpToEnd(Dataset):
-    """Samples cut behind their end token: what a causal model is taught to write."""
+    """Samples cut after their end token: what a causal model is taught to write."""
 
     def __init__(self, samples: ReportDataset) -> None:
         self.samples = samples
@@ -219,12 +219,12 @@ def save(twin: CausalTwin, folder: Path) -> None:
     save_file(state, folder / PROJECTOR_FILE, metadata={"format": "pt"})
 
 
-def load(folder: Path, beside: LlavaQwenForMaskedDiffusion) -> CausalTwin:
-    """A trained twin, in the precision and on the device of the model that it stands beside."""
-    projector = copy.deepcopy(beside.mm_projector)
+def load(folder: Path, other: LlavaQwenForMaskedDiffusion) -> CausalTwin:
+    """A trained twin, in the precision and on the device of the `other` model."""
+    projector = copy.deepcopy(other.mm_projector)
     projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
     language = Qwen3ForCausalLM.from_pretrained(str(folder))
-    return CausalTwin(language, projector).to(beside.device, beside.dtype).eval()
+    return CausalTwin(language, projector).to(other.device, other.dtype).eval()
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Welford's update keeps it to two gradients in memory, whatever M: with delta = g
 counted, m += delta/k and sum |g - m|^2 += |delta|^2 (k-1)/k, where k counts g.
 
 For two views whose noise is independent T/G halves, as it does with twice the samples: so the cost
-of a draw stands beside it. `copies` is how many masked copies of a sample it runs; `per_copy` is
+of a draw is reported with it. `copies` is how many masked copies of a sample it runs; `per_copy` is
 T/G times that: the variance at equal copies, 1 to 1 with `single`. The prefix is computed once for
 all copies of a sample, so `seconds` says what a draw took, forward and backward. `loss_variance` is
 the variance of the loss over its squared mean, for the same draws. The spread (`low`, `high`) is

@@ -1,6 +1,6 @@
 """The study's pictures: held-out loss against steps and time, and every arm's difference from base.
 
-Last part beside `tables`; matplotlib draws to files only.
+Last part, with `tables`; matplotlib draws to files only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Runs the study's jobs, as many at once as there are cores, each with a log of its own.
+"""Run the study's jobs, as many at once as there are cores, each with a log of its own.
 
     python -m bench.study.pool --study exp/study --jobs 2
 
-Beside `run`, which is what it starts. First `base`, which the others are compared with, then seed
-by seed every other arm, the autoregressive twin and the decoding curves; behind the first seed
-comes the variance of the gradient. A job that fails stops only what needs it, and the same command
+Starts `run` for each. First `base`, which the others are compared with, then seed by seed every
+other arm, the autoregressive twin and the decoding curves; after the first seed the variance of the
+gradient. A job that fails stops only what needs it, and the same command
 repeats what is missing.
 """
 

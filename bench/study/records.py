@@ -53,13 +53,13 @@ def record_path(study: Path, arm: str, seed: int, step: int, variant: str = "") 
 
 
 def read_record(path: Path) -> Record:
-    """Raises ValueError naming the file when it is no record."""
+    """Raises ValueError naming the file when it is not a record."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(**content)
     except (ValueError, TypeError) as error:
         known = ", ".join(each.name for each in fields(Record))
-        raise ValueError(f"{path} is no record of a study ({known}): {error}") from error
+        raise ValueError(f"{path} is not a record of a study ({known}): {error}") from error
 
 
 def read_records(study: Path) -> list[Record]:

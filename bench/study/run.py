@@ -6,7 +6,7 @@
 Second part of the study, between `arms` and `records`. What has a record is not done again; a
 training that was killed begins anew. The learning rate is constant and the mean of the last weights
 is scored (`weight_mean`), so a checkpoint is the run that was stopped there: an arm of the
-comparison of objectives is scored after the study's steps and where it stood when `base` had done
+comparison of objectives is scored after the study's steps, and at the time that `base` took for
 them, which therefore runs first.
 """
 

@@ -40,7 +40,7 @@ def score_reports(
 def score_texts(
     references: Sequence[str], drawn: Sequence[frozenset[str]], texts: Sequence[str]
 ) -> dict[str, float]:
-    """What the texts alone tell, whoever wrote them."""
+    """Scores of the texts alone."""
     from llava.eval.metrics.health import repetition
     from llava.eval.nlg import simple_tokenize
     from llava.eval.nlg.overlap import rouge_l

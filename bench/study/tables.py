@@ -34,6 +34,8 @@ TITLES = {
     "report_nats": "nats per token of the report",
     "time_ratio": "time over the twin's",
 }
+HEADS = {"beside_one": "one a pass", "beside_threshold": "threshold"}
+"""Variant -> its head in the table of the autoregressive twin."""
 OBJECTIVES = (
     ("complementary_elbo", "single_elbo"),
     ("complementary_elbo", "independent_elbo"),
@@ -222,19 +224,19 @@ def contrasts(results: Results) -> str:
 
 
 def twin(results: Results) -> str:
-    """The autoregressive twin beside `base`: whole reports, then blanks filled in."""
+    """The autoregressive twin next to `base`: whole reports, then blanks filled in."""
     if not results.of(TWIN):
         return "Not measured in this run."
     whole = [(TWIN, ""), ("base", "beside_one"), ("base", "beside_threshold")]
     infill = [(TWIN, "infill"), ("base", "infill")]
-    return f"{_beside(results, whole)}\n\n{_beside(results, infill)}"
+    return f"{_columns(results, whole)}\n\n{_columns(results, infill)}"
 
 
-def _beside(results: Results, columns: Sequence[tuple[str, str]]) -> str:
+def _columns(results: Results, columns: Sequence[tuple[str, str]]) -> str:
     """A row for each metric that one of the columns (arm, variant) has."""
     columns = [column for column in columns if results.of(*column)]
     metrics = dict.fromkeys(m for column in columns for r in results.of(*column) for m in r.metrics)
-    head = [f"{arm} {variant}".strip().replace("_", " ") for arm, variant in columns]
+    head = [f"{arm} {HEADS.get(variant, variant)}".strip() for arm, variant in columns]
     rows = [
         [
             TITLES.get(metric, metric.replace("_", " ")),
@@ -298,7 +300,7 @@ def summary(results: Results) -> str:
         ("single_elbo", "", "one mask a sample, `elbo`"),
         ("full", "", "full attention"),
         ("full", "prefix_cache", "full attention, prefix cache at inference only"),
-        ("fill_tight", "", "no fill behind the answer"),
+        ("fill_tight", "", "no fill after the answer"),
         ("context_dropout", "", "context dropped with 0.3"),
         (TWIN, "", "autoregressive twin"),
     )

@@ -25,6 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.command_line import whole_number
 from llava.data.conversion.cleaning import shown
 from llava.data.conversion.output import write_list
 from llava.data.samples.entry import read_entries
@@ -72,8 +73,6 @@ class Outcome:
 
 def target_of(processor: str | Path, longest: int | None) -> Target:
     """Return the size and the filter of an image processor (folder or hub name)."""
-    if longest is not None and longest < 1:
-        raise ValueError(f"--longest {longest} is not positive; try 1152")
     loaded = load_image_processor(processor)
     return Target(loaded.size["width"], loaded.size["height"], int(loaded.resample), longest)
 
@@ -213,19 +212,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--longest",
-        type=int,
+        type=whole_number(1),
         help="keep the shape, with at most this many pixels along the longer side (1152 serves "
         "anyres_max_4); without it the square that image_aspect_ratio square sees",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--workers", type=whole_number(1), default=1, help="processes (default: 1)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        if arguments.workers < 1:
-            raise ValueError(f"--workers {arguments.workers} is not positive; give 1 or more")
         target = target_of(arguments.processor, arguments.longest)
         outcome = resize_dataset(
             arguments.datasets, arguments.image_folder, arguments.output, target, arguments.workers

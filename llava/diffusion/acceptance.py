@@ -15,7 +15,7 @@ class Proposal:
     """A token for every candidate position; all (B, R), -inf or 0 where there is no candidate.
 
     tokens: ids. probability: the token's share of the full softmax. score: by what proposals are
-    ranked, larger is better. entropy: of the full softmax in nats, None when nobody asked.
+    ranked, larger is better. entropy: of the full softmax in nats, None when not requested.
     """
 
     tokens: Tensor

@@ -115,6 +115,35 @@ class _Texts:
         self.nfe = self.nfe + 1
         return new
 
+    def undecided(self) -> Tensor:
+        """Where no token has been written yet, (B, R) bool."""
+        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return place >= self.length[:, None]
+
+    def canvas(self, mask_token_id: int) -> Tensor:
+        """The tokens so far, the mask token where there is none yet (B, R)."""
+        return self.tokens.masked_fill(self.undecided(), mask_token_id)
+
+    def as_step(self, index: int, new: Tensor, mask_token_id: int) -> Step:
+        return Step(index, self.origin, self.canvas(mask_token_id), self.undecided(), new)
+
+    def as_decoded(self, history: Sequence[Tensor]) -> Decoded:
+        """history: the canvas (B, R) after each pass, or empty."""
+        return Decoded(
+            sequences=self.tokens,
+            confidence=self.confidence,
+            decided_at=self.decided_at,
+            nfe=self.nfe,
+            guidance_passes=torch.zeros_like(self.nfe),
+            history=torch.stack(list(history)) if history else None,
+        )
+
+    def unfinished(self, ends: Tensor) -> Tensor:
+        """The rows (B',) that have room left and do not end in one of the tokens `ends`."""
+        last = self.tokens.gather(1, self.length[:, None] - 1).squeeze(1)
+        room = self.length < self.tokens.shape[1]
+        return (~torch.isin(last, ends) & room).nonzero().squeeze(1)
+
 
 @torch.no_grad()
 def write_left_to_right(
@@ -139,26 +168,28 @@ def write_left_to_right(
     whole = _Texts.empty(seeds, limit, pad_token_id, torch.device(device))
     texts = whole.select(whole.origin)
     ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
-    history = [_canvas(whole, mask_token_id)[None][:0]]
+    history: list[Tensor] = []
     for index in itertools.count():
+        # 1. Read the last token and its drafts; accept drafts, and write one token more.
         drafting = masks > 0 and not (alternate and texts.drafts.shape[1])
         reading = reader.read(texts.to_read(), masks if drafting else 0)
         chosen, probability, accepted = _verify(reading, texts, config, mask_token_id)
         count = _cut_at_end(chosen, accepted + 1, ends, limit - texts.length)
         new = texts.write(chosen, probability, count)
         if options.on_step is not None:
-            undecided = torch.arange(limit, device=ends.device) >= texts.length[:, None]
-            tokens = _canvas(texts, mask_token_id)
-            options.on_step(Step(index, texts.origin, tokens, undecided, new))
-        last = texts.tokens.gather(1, texts.length[:, None] - 1).squeeze(1)
-        unfinished = (~torch.isin(last, ends) & (texts.length < limit)).nonzero().squeeze(1)
+            options.on_step(texts.as_step(index, new, mask_token_id))
+
+        # 2. Set aside the texts that have ended.
+        unfinished = texts.unfinished(ends)
         leaving = len(unfinished) < len(texts.origin)
         if leaving or options.keep_history:
             texts.store_into(whole)
         if options.keep_history:
-            history.append(_canvas(whole, mask_token_id)[None])
+            history.append(whole.canvas(mask_token_id))
         if not len(unfinished):
             break
+
+        # 3. Draft what follows; keep what was read of the accepted tokens.
         reading.keep(accepted + 1)
         if drafting:
             _draft(reading, texts, accepted, config, mask_token_id)
@@ -166,14 +197,7 @@ def write_left_to_right(
             texts.drafts, texts.share = texts.drafts[:, :0], texts.share[:, :0]
         if leaving:
             texts, reader = texts.select(unfinished), reader.select(unfinished)
-    return Decoded(
-        sequences=whole.tokens,
-        confidence=whole.confidence,
-        decided_at=whole.decided_at,
-        nfe=whole.nfe,
-        guidance_passes=torch.zeros_like(whole.nfe),
-        history=torch.cat(history) if options.keep_history else None,
-    )
+    return whole.as_decoded(history)
 
 
 def _verify(
@@ -220,7 +244,7 @@ def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tenso
 def _draft(
     reading: Reading, texts: _Texts, accepted: Tensor, config: SamplingConfig, mask_token_id: int
 ) -> None:
-    """Drafts for the places after the token just written: the first mask stood for that one."""
+    """Drafts for the places after the token just written, which the first mask predicted."""
     logits = reading.draft_logits(accepted)[:, 1:].float()  # (B, k, V)
     if config.temperature == 0:
         flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
@@ -264,9 +288,3 @@ def _cut_at_end(chosen: Tensor, count: Tensor, ends: Tensor, room: Tensor) -> Te
     is_end = torch.isin(chosen, ends) & (place < count[:, None])
     first = torch.where(is_end.any(dim=1), is_end.long().argmax(dim=1) + 1, count)
     return torch.minimum(first, room)
-
-
-def _canvas(texts: _Texts, mask_token_id: int) -> Tensor:
-    """The tokens so far, the mask token where there is none yet (B, R)."""
-    place = torch.arange(texts.tokens.shape[1], device=texts.tokens.device)
-    return texts.tokens.masked_fill(place >= texts.length[:, None], mask_token_id)

@@ -1,4 +1,4 @@
-"""When to be at which noise level: times for training, tokens per step for decoding."""
+"""Noise schedules: times for training, tokens per step for decoding."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The one place where a model comes into being: from two backbones, or from a checkpoint folder.
+"""Build the model from two backbones, or load it from a checkpoint folder.
 
 Everything that must fit is checked here: every tensor present and of the right shape, the mask
 token inside the embedding, the image processor the tower's own, the projector between the two.

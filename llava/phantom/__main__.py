@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from llava.command_line import whole_number
+
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         default="easy",
         help="hard: more findings a case, fainter and smaller, unevenly frequent, more phrasings",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes that draw")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing phantom corpus"
     )

@@ -2,7 +2,7 @@
 
 Second step of the phantom corpus, after `case` and before `lesions`. Points are in units of the
 picture's side: x to the right, y down. Each half of the chest is described by (u, v): u is the
-distance from the midline, v is y; the patient's left lies on the picture's right.
+distance from the midline, v is y; the patient's left is on the picture's right.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Canvas:
 
 
 def _blur(sigma: float) -> ImageFilter.Filter:
-    """A Gaussian, or one box of the same variance where nobody sees the difference (3x faster)."""
+    """A Gaussian, or one box of the same variance where the two look alike (3x faster)."""
     if sigma > 2:
         return ImageFilter.GaussianBlur(sigma)
     return ImageFilter.BoxBlur(((1 + 12 * sigma**2) ** 0.5 - 1) / 2)

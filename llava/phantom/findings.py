@@ -2,7 +2,7 @@
 
     text -> sentences -> mentions -> stated or denied -> side -> labels
 
-Measures how well a report agrees with what was drawn, whoever wrote it and in which words. It only
+Measures how well a report agrees with what was drawn, in any wording. It only
 knows the phantom's findings; it is not a clinical labeler.
 """
 

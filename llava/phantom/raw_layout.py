@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.command_line import whole_number
+
 if TYPE_CHECKING:
     from numpy.random import Generator
 
@@ -259,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "to try `python -m llava.data.mimic_cxr build` without a credential.",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the four files")
-    parser.add_argument("--studies", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument(
+        "--studies", type=whole_number(1), default=1000, help="how many (default: 1000)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the words (default: 0)")
     arguments = parser.parse_args(argv)
     write_raw(arguments.output, arguments.studies, arguments.seed)

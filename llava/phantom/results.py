@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.eval.predictions import read_predictions
 from llava.phantom.findings import findings_in, micro_f1, per_finding
 
 if TYPE_CHECKING:
@@ -59,25 +60,22 @@ def read_cases(run: Path, annotation: Path) -> list[Case]:
     """The predictions of an evaluation with what was drawn; every id must be a test phantom."""
     entries = {e["id"]: e for e in json.loads(annotation.read_text(encoding="utf-8"))["test"]}
     cases = []
-    for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
-        prediction = json.loads(line)
-        entry = entries.get(prediction["id"])
+    for prediction in read_predictions(run):
+        entry = entries.get(prediction.id)
         if entry is None:
             raise ValueError(
-                f"{str(run)!r} has a prediction for {prediction['id']!r}, which is no test phantom "
+                f"{str(run)!r} has a prediction for {prediction.id!r}, which is not a test phantom "
                 f"of {str(annotation)!r}"
             )
         cases.append(
             Case(
                 id=entry["id"],
                 image=entry["image_path"][0],
-                reference=prediction["reference"],
-                prediction=prediction["prediction"],
+                reference=prediction.reference,
+                prediction=prediction.prediction,
                 drawn=frozenset(entry["findings"]),
             )
         )
-    if not cases:
-        raise ValueError(f"{str(run)!r} holds no prediction")
     return cases
 
 

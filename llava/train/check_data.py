@@ -1,6 +1,6 @@
 """Read every entry as the training will, and report all problems at once (`--check_data`).
 
-Minutes on a CPU, before days on GPUs. Nothing is trained and nothing is written.
+Minutes on a CPU, before days on GPUs. It trains and writes nothing.
 """
 
 import sys

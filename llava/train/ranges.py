@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from llava.command_line import check_number
-
-
-@dataclass(frozen=True)
-class Range:
-    """Limits of a number, as `check_number` takes them. none: a value that switches it off."""
-
-    low: float
-    high: float | None = None
-    whole: bool = False
-    above: bool = False
-    below: bool = False
-    none: float | None = None
-
+from llava.command_line import Range
 
 _COUNT, _COUNT_OR_ZERO = Range(1, whole=True), Range(0, whole=True)
 _POSITIVE, _POSITIVE_OR_ZERO = Range(0, above=True), Range(0)
@@ -47,7 +32,7 @@ RANGES = {
     "sample_reports": _COUNT_OR_ZERO,
     # of transformers.TrainingArguments
     "num_train_epochs": _POSITIVE,
-    "max_steps": Range(1, whole=True, none=-1),
+    "max_steps": _COUNT,
     "per_device_train_batch_size": _COUNT,
     "per_device_eval_batch_size": _COUNT,
     "gradient_accumulation_steps": _COUNT,
@@ -70,6 +55,8 @@ RANGES = {
     "ddp_timeout": _COUNT,
 }
 """Option -> its range."""
+_OFF = {"max_steps": -1}
+"""Option -> the value outside its range that switches it off."""
 
 
 def check_ranges(options: object) -> None:
@@ -77,16 +64,9 @@ def check_ranges(options: object) -> None:
 
     Raises ValueError naming the option, its value and its range.
     """
-    for name, limits in RANGES.items():
+    for name, allowed in RANGES.items():
         value = getattr(options, name, None)
-        if value is None or (limits.none is not None and value == limits.none):
+        if value is None or value == _OFF.get(name):
             continue
-        check_number(
-            f"--{name}",
-            value,
-            limits.low,
-            limits.high,
-            whole=limits.whole,
-            above=limits.above,
-            below=limits.below,
-        )
+        if value not in allowed:
+            raise ValueError(f"--{name}={value} is not {allowed}")

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,13 +128,13 @@ def findings_of(labeler: str) -> Findings:
 
 
 def read_samples(run: Path) -> list[Sample]:
-    """The documents of an evaluation. Raises FileNotFoundError or ValueError naming the line."""
+    """The documents of an evaluation. Raises FileNotFoundError or ValueError naming the sample."""
     samples = []
-    for where, record in _records(run / "documents.jsonl"):
+    for name, record in _records(run / "documents.jsonl").items():
         try:
             samples.append(
                 Sample(
-                    id=record["id"],
+                    id=name,
                     images=tuple(record["listed_images"]),
                     image_folder=record["image_folder"],
                     study_id=record["study_id"],
@@ -145,38 +144,27 @@ def read_samples(run: Path) -> list[Sample]:
                 )
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{where} is not a document: {error!r}") from error
+            raise ValueError(f"{run}, sample {name!r} is not a document: {error!r}") from error
     return samples
 
 
 def read_reports(run: Path) -> dict[str, OwnReport]:
     """The predictions of an evaluation by id. Raises FileNotFoundError or ValueError."""
     reports: dict[str, OwnReport] = {}
-    for where, record in _records(run / "predictions.jsonl"):
-        needed = [record.get(name) for name in ("id", "prediction", "reference")]
-        if not all(isinstance(value, str) for value in needed):
-            raise ValueError(f"{where} lacks an id, a prediction or a reference as text")
-        name, text, reference = needed
-        if name in reports:
-            raise ValueError(f"{where}: id {name!r} is predicted more than once")
+    for name, record in _records(run / "predictions.jsonl").items():
+        text, reference = (record.get(key) for key in ("prediction", "reference"))
+        if not isinstance(text, str) or not isinstance(reference, str):
+            raise ValueError(f"{run}, {name!r} lacks a prediction or a reference as text")
         reports[name] = OwnReport(text, reference, record.get("ended", True))
     return reports
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with its place."""
+def _records(path: Path) -> dict[str, dict[str, Any]]:
+    from llava.store import read_records
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of an evaluation")
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where} is not a document: {error}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{where} is not a document: {record!r}")
-        yield where, record
+    return read_records(path)
 
 
 def choose(

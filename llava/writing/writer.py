@@ -1,4 +1,4 @@
-"""Images and context -> reports, in batches: the one door for every caller that wants a report.
+"""Images and context -> reports, in batches: the interface of every caller.
 
 The command line, lmms-eval and any page go through `ReportWriter`.
 """

@@ -1,4 +1,4 @@
-"""The counted half of the decoding benchmark: the claim it makes, and the arithmetic behind it."""
+"""The counted half of the decoding benchmark: the claim it makes, and its arithmetic."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 @pytest.fixture
 def bench(monkeypatch):
-    """The modules in bench/, which find one another beside the script that is run."""
+    """The modules in bench/, which find one another next to the script that is run."""
     monkeypatch.syspath_prepend(str(BENCH))
     import decode
     import decode_sides

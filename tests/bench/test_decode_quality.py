@@ -38,7 +38,7 @@ def test_some_curves_can_be_chosen_and_the_reference_stays(bench):
     assert tried[0].name == bench.REFERENCE
     assert {setting.group for setting in tried} == {"reference", "revoke", "threshold"}
     assert len(bench.chosen(bench.settings(64, 8), None)) > len(tried)
-    with pytest.raises(ValueError, match="'treshold' is no curve; choose from"):
+    with pytest.raises(ValueError, match="'treshold' is not a curve; choose from"):
         bench.chosen(bench.settings(64, 8), ["treshold"])
 
 
@@ -105,5 +105,5 @@ def test_a_run_on_phantoms_writes_every_point_and_a_picture(
 
 def test_documents_of_another_corpus_are_refused(bench, tmp_path):
     (tmp_path / "a.json").write_text('{"test": [{"id": "x", "findings": []}]}')
-    with pytest.raises(ValueError, match="'y' is no test phantom of"):
+    with pytest.raises(ValueError, match="'y' is not a test phantom of"):
         bench.read_drawn(tmp_path / "a.json", ["x", "y"])

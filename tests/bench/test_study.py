@@ -104,12 +104,12 @@ def test_every_job_stands_behind_what_it_needs(settings):
 def test_a_failed_job_stops_only_what_needs_it(tmp_path, capsys):
     bad = Job("bad", "json.tool", ("no such file",))
     good = Job("good", "json.tool", ("--help",))
-    behind = Job("behind", "json.tool", ("--help",), ("bad",))
-    assert run_all([bad, behind, good], tmp_path, 1) == ["bad", "behind"]
+    after = Job("after", "json.tool", ("--help",), ("bad",))
+    assert run_all([bad, after, good], tmp_path, 1) == ["bad", "after"]
     assert "No such file" in (tmp_path / "bad.log").read_text()
     said = capsys.readouterr().out
     assert "good: done" in said
-    assert "behind: not run, as bad failed" in said
+    assert "after: not run, as bad failed" in said
 
 
 def test_equal_time_is_the_checkpoint_nearest_to_the_time_of_base(settings):
@@ -132,7 +132,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert replace(read_record(path), curve=written.curve) == written
     assert read_record(path).curve == [list(point) for point in written.curve]
     path.write_text('{"arm": "base"}')
-    with pytest.raises(ValueError, match=r"step80\.json is no record of a study"):
+    with pytest.raises(ValueError, match=r"step80\.json is not a record of a study"):
         read_records(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The mean of the weights stands in the model at a check, and training does not notice."""
+"""The mean of the weights is in the model at a check, and does not change the training."""
 
 from types import SimpleNamespace
 

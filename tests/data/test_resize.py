@@ -116,12 +116,14 @@ def test_what_cannot_work_is_refused(originals, tmp_path, tiny_backbones, capsys
         "is a YAML; give the JSON files": ["mix.yaml", *given],
         "two datasets have the same file name": [str(path), *given],
         "'nowhere' is not a folder": [*given, "--image-folder", "nowhere"],
-        "--workers 0 is not positive": [*given, "--workers", "0"],
-        "--longest 0 is not positive": [*given, "--longest", "0"],
     }
     for message, arguments in cases.items():
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+    for flag in ("--workers", "--longest"):
+        with pytest.raises(SystemExit):
+            main([*given, flag, "0"])
+        assert f"{flag}: '0' is not a whole number of at least 1" in capsys.readouterr().err
     save(path, [entry(image="../x.png")])
     assert main(given) == 2
     assert "leaves the image folder" in capsys.readouterr().err

@@ -70,8 +70,8 @@ def test_given_tokens_stay_and_blanks_keep_to_their_rules(
     assert decoded.sequences[2, 0] == 5
     assert (decoded.decided_at[scaffold.given] == 0).all()
     assert (decoded.confidence[scaffold.given] == 1).all()
-    behind = ~scaffold.given & ~scaffold.blank
-    assert (decoded.decided_at[behind] == -1).all()
+    after = ~scaffold.given & ~scaffold.blank
+    assert (decoded.decided_at[after] == -1).all()
 
 
 def test_a_forbidden_token_keeps_its_share_of_the_softmax(scaffold, eager_to_end):

@@ -1,4 +1,4 @@
-"""Metrics of others: adapted where their package is there, an error with a remedy where not.
+"""External metrics: adapted where their package is there, an error with a remedy where not.
 
 The packages are stood in for by modules with the calls that f1chexbert 0.0.2, radgraph 0.1.18 and
 radeval 2.2.1 have; their models need weights that no test has.

@@ -2,43 +2,25 @@
 
 import pytest
 import torch
-from test_packing import RAGGED, VOCABULARY, inputs_of, loss_and_gradients
+from tiny_language import END, MASK, build, loss_and_gradients, training_batch
 from torch.nn import functional as F
 
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.loss import next_token_targets
 from llava.diffusion.masking import WHOLE_ANSWER, Noise, NoiseShape, complement, seeded_views
-from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.layers.passes import OverPast, run_layers
 
-END = 61
+RAGGED = [(7, 5), (4, 6), (9, 0), (4, 6)]
 LENGTHS = [(7, 9), (4, 12), (9, 0), (5, 3)]
 
 
-def build(**settings):
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        mask_token_id=62,
-        eos_token_id=END,
-        pad_token_id=60,
-        **{"attention_mode": "block", "block_length": 4, **settings},
-    )
-    return Qwen3ForMaskedDiffusion(config)
+def build_block(**settings):
+    return build("block", layers=2, spread=0.2, block_length=4, **settings)
 
 
 def blocky_inputs(lengths=LENGTHS, views=1, **shape):
-    """`inputs_of` with a report end in each answer and noise that is drawn by blocks."""
-    inputs = inputs_of(lengths)
+    """`training_batch` with a report end in each answer and noise that is drawn by blocks."""
+    inputs = training_batch(lengths)
     for row, (prefix, answer) in enumerate(lengths):
         if answer > 2:
             inputs["input_ids"][row, prefix + answer - 2] = END
@@ -65,7 +47,7 @@ def dense_loss(model, input_ids, attention_mask, labels, noise):
         masked = [copy.masked_indices[0, start:end] for copy in copies]
         count, length = len(answer), int(noise[0].block_length[row])
         offset = int(noise[0].block_offset[row])
-        tokens = torch.cat([ids, *[answer.masked_fill(mask, 62) for mask in masked]])
+        tokens = torch.cat([ids, *[answer.masked_fill(mask, MASK) for mask in masked]])
         place = torch.arange(end)
         positions = torch.cat([place, *[place[start:]] * len(copies)])
         kind = torch.cat(
@@ -110,7 +92,7 @@ def dense_loss(model, input_ids, attention_mask, labels, noise):
     "settings", [{}, {"loss_weighting": "uniform", "causal_weight": 0.5}, {"causal_prefix": True}]
 )
 def test_loss_and_gradients_are_those_of_one_dense_mask(settings, shape):
-    model, inputs = build(**settings), blocky_inputs(**shape)
+    model, inputs = build_block(**settings), blocky_inputs(**shape)
     expected = dense_loss(model, **inputs)
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -122,8 +104,8 @@ def test_loss_and_gradients_are_those_of_one_dense_mask(settings, shape):
 
 def test_one_block_without_the_next_token_loss_is_mode_prefix():
     inputs = blocky_inputs(block_length=WHOLE_ANSWER, views=2)
-    loss, gradients = loss_and_gradients(build(causal_weight=0.0).train(), **inputs)
-    expected, own = loss_and_gradients(build(attention_mode="prefix").train(), **inputs)
+    loss, gradients = loss_and_gradients(build_block(causal_weight=0.0).train(), **inputs)
+    expected, own = loss_and_gradients(build("prefix", layers=2, spread=0.2).train(), **inputs)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     for name, gradient in own.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6)
@@ -131,12 +113,12 @@ def test_one_block_without_the_next_token_loss_is_mode_prefix():
 
 def test_blocks_of_one_masked_token_are_next_token_prediction_without_a_shift():
     """Each noisy row sees the prefix and the clean text before it, as the clean row one earlier."""
-    model, inputs = build(complementary=False, causal_weight=0.0), inputs_of([(6, 5)])
+    model, inputs = build_block(complementary=False, causal_weight=0.0), training_batch([(6, 5)])
     target_mask = inputs["labels"] != IGNORE_INDEX
     inputs["noise"] = Noise(torch.ones(1, 12), target_mask, torch.tensor([1]))
     with torch.no_grad():
         noisy = model.train()(**inputs).copy_ce.sum()
-    ids, masks = inputs["input_ids"][0], torch.tensor([62])
+    ids, masks = inputs["input_ids"][0], torch.tensor([MASK])
     expected = 0.0
     for place in range(6, 11):
         tokens = torch.cat([ids[:place], masks])
@@ -153,7 +135,10 @@ def test_blocks_of_one_masked_token_are_next_token_prediction_without_a_shift():
 
 @pytest.mark.parametrize("lengths", [LENGTHS, RAGGED, [(0, 5), (3, 8)], [(7, 8), (7, 8)]])
 def test_a_row_scores_as_it_does_alone(lengths):
-    model, inputs = build(), blocky_inputs(lengths, views=2, whole_share=0.4, random_grid=True)
+    model, inputs = (
+        build_block(),
+        blocky_inputs(lengths, views=2, whole_share=0.4, random_grid=True),
+    )
     together = model(**inputs).sample_loss
     for row, (prefix, answer) in enumerate(lengths):
         end = prefix + answer
@@ -171,7 +156,7 @@ def test_a_row_scores_as_it_does_alone(lengths):
 
 
 def test_checkpointed_layers_and_rounded_lengths_keep_loss_and_gradients():
-    model, inputs = build().train(), blocky_inputs(views=2)
+    model, inputs = build_block().train(), blocky_inputs(views=2)
     loss, gradients = loss_and_gradients(model, **inputs)
     model.activation_checkpointing_enable()
     model.pad_to_multiple_of = 16

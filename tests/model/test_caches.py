@@ -42,7 +42,7 @@ def test_block_caches_are_exact_where_keys_do_not_depend_on_the_rest(
     model = build(mode, layers=1)
     cached = decode(model, prompts, cache, **settings)
     assert_same(cached, decode(model, prompts, "none", **settings))
-    assert cached.nfe.min() > 4  # steps beside the first of each block, those that reuse
+    assert cached.nfe.min() > 4  # steps after the first of each block reuse
 
 
 @pytest.mark.parametrize("cache", ["block_prefix", "block_dual"])

@@ -78,7 +78,7 @@ def test_the_splice_equals_a_slow_one_of_rows_and_tokens(batch):
 @settings(max_examples=50, deadline=None)
 @given(batches())
 def test_every_token_is_spread_to_where_its_embedding_went(batch):
-    """A field of the batch, such as the noise, lies in the spliced one as the labels do."""
+    """A field of the batch, such as the noise, moves to the spliced one as the labels do."""
     ids, mask, sizes, _ = batch
     splice = plan_splice(ids, sizes, mask)
     number = torch.arange(ids.numel()).view_as(ids)

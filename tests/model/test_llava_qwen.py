@@ -302,9 +302,9 @@ def test_the_published_configurations_give_the_published_size():
 
 @torch.no_grad()
 def test_a_loss_and_a_decode_at_real_width_are_finite():
-    """6 layers; the tower is narrow, but makes 729 tokens of 384 x 384 pixels."""
+    """2 layers; the tower is narrow, but makes 729 tokens of 384 x 384 pixels."""
     torch.manual_seed(0)
-    shape = QWEN3_06B | {"num_hidden_layers": 6}
+    shape = QWEN3_06B | {"num_hidden_layers": 2}
     vision = SO400M_384 | VISION | {"num_hidden_layers": 1, "image_size": 384}
     ids = {"mask_token_id": 151669, "pad_token_id": 151643, "eos_token_id": [151645, 151643]}
     config = LlavaQwenDiffusionConfig(**shape, **ids, vision_config=vision, attention_mode="prefix")

@@ -116,7 +116,7 @@ def test_an_image_takes_the_tokens_that_its_layout_says(model, processor, pictur
 
 @torch.no_grad()
 def test_the_order_of_the_images_matters(model, processor, pictures):
-    """What stands behind "Frontal:" is not what stands behind "Lateral:"."""
+    """What follows "Frontal:" is not what follows "Lateral:"."""
     ids = torch.tensor([[5, IMAGE, 6, IMAGE, 7]])
     first, second = pictures[0][0], pictures[2][0].resize(pictures[0][0].size)
     logits = [

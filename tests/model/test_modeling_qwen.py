@@ -2,32 +2,12 @@
 
 import pytest
 import torch
+from tiny_language import build
 
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.masking import complement, sample_noise
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
-
-
-def build(attention_mode="full", **settings):
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=128,
-        initializer_range=0.2,
-        pad_token_id=60,
-        eos_token_id=61,
-        mask_token_id=62,
-        attention_mode=attention_mode,
-        **settings,
-    )
-    return Qwen3ForMaskedDiffusion(config).eval()
 
 
 @pytest.fixture
@@ -131,12 +111,12 @@ def test_the_shared_prefix_gives_the_loss_and_gradients_of_two_separate_copies(r
 
 @pytest.mark.parametrize("mode", ["full", "prefix"])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(ragged_batch, mode):
-    model = build(mode).train()
+    model = build(mode, spread=0.2).train()
     ids, labels, mask = ragged_batch
     results = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model.zero_grad()
         noise = noise_for(labels)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels, noise=noise).loss

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from tiny_language import build, loss_and_gradients, training_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llava.constants import IGNORE_INDEX
-from llava.diffusion.masking import Noise, seeded_noise
+from llava.diffusion.masking import Noise
 from llava.model.language_model import modeling_qwen
-from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
-from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.layers.packing import pack
 
 VOCABULARY = 97
+"""A size that no other dimension has: what ends in it are logits."""
 RAGGED = [(7, 5), (4, 6), (9, 0), (4, 6)]
 EVEN = [(7, 5), (7, 5)]
 NO_PROMPT = [(0, 5), (3, 4)]
@@ -21,49 +21,13 @@ LONG = [(5, 12), (9, 11)]
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        mask_token_id=62,
-        attention_mode="prefix",
-    )
-    return Qwen3ForMaskedDiffusion(config)
-
-
-def inputs_of(lengths, views=1):
-    """A right-padded batch with its masks, ready for `forward`."""
-    width = max(map(sum, lengths)) + 1
-    ids = torch.randint(0, 60, (len(lengths), width), generator=torch.Generator().manual_seed(1))
-    labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
-    for row, (prefix, answer) in enumerate(lengths):
-        labels[row, prefix : prefix + answer] = ids[row, prefix : prefix + answer]
-        mask[row, : prefix + answer] = 1
-    noise = [
-        seeded_noise(labels != IGNORE_INDEX, [10 * view + row for row in range(len(lengths))])
-        for view in range(views)
-    ]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "noise": noise}
-
-
-def loss_and_gradients(model, **inputs):
-    model.zero_grad()
-    output = model(**inputs)
-    output.loss.backward()
-    return output.sample_loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+    return build("prefix", vocabulary=VOCABULARY, spread=0.2).train()
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("lengths", [RAGGED, EVEN, NO_PROMPT, LONG])
 def test_a_packed_batch_gives_the_loss_and_gradients_of_its_samples_alone(model, lengths, multiple):
-    inputs = inputs_of(lengths, views=2)
+    inputs = training_batch(lengths, views=2)
     expected, gradients = [], {}
     for row in range(len(lengths)):
         alone = {name: inputs[name][row : row + 1] for name in ("input_ids", "labels")}
@@ -85,7 +49,7 @@ def test_a_packed_batch_gives_the_loss_and_gradients_of_its_samples_alone(model,
 
 
 def test_filler_rows_change_nothing(model):
-    inputs = inputs_of(RAGGED)
+    inputs = training_batch(RAGGED)
     loss, gradients = loss_and_gradients(model, **inputs)
     model.pad_to_multiple_of = 64
     rounded_loss, rounded = loss_and_gradients(model, **inputs)
@@ -98,10 +62,10 @@ def test_only_real_tokens_reach_the_layers_and_only_answers_the_last_mlp(model):
     rows = []
     for layer in model.model.layers:
         layer.mlp.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    model(**inputs_of(EVEN, views=2))
+    model(**training_batch(EVEN, views=2))
     assert rows == [2 * (7 + 4 * 5), 2 * (7 + 4 * 5), 2 * 4 * 5]
     rows.clear()
-    model(**inputs_of(RAGGED))
+    model(**training_batch(RAGGED))
     real = 7 + 4 + 9 + 4 + 2 * (5 + 6 + 1 + 6)  # the sample without an answer runs one position
     assert rows == [real, real, 2 * (5 + 6 + 1 + 6)]
 
@@ -134,7 +98,7 @@ class VocabularyRows(TorchDispatchMode):
 @pytest.mark.parametrize("mode", ["full", "prefix"])
 def test_no_tensor_holds_a_vocabulary_for_rows_nobody_reads(model, mode):
     model.config.attention_mode = mode
-    inputs = inputs_of(RAGGED)
+    inputs = training_batch(RAGGED)
     with VocabularyRows() as seen:
         model(**inputs).loss.backward()
     targets = int((inputs["labels"] != IGNORE_INDEX).sum())
@@ -143,7 +107,7 @@ def test_no_tensor_holds_a_vocabulary_for_rows_nobody_reads(model, mode):
 
 def test_gradient_checkpointing_keeps_loss_and_gradients_with_several_views(model, monkeypatch):
     model.train()
-    inputs = inputs_of(RAGGED, views=2)
+    inputs = training_batch(RAGGED, views=2)
     loss, gradients = loss_and_gradients(model, **inputs)
     model.activation_checkpointing_enable()
     layers, original = [], modeling_qwen.checkpoint
@@ -163,7 +127,7 @@ def test_gradient_checkpointing_keeps_loss_and_gradients_with_several_views(mode
 @torch.no_grad()
 def test_a_compiled_layer_is_one_graph_and_scores_the_same(model):
     del model.model.layers[1:]  # tracing is what takes the time
-    inputs = inputs_of(RAGGED)
+    inputs = training_batch(RAGGED)
     expected = model(**inputs).sample_loss
     graphs = []
 
@@ -179,7 +143,7 @@ def test_a_compiled_layer_is_one_graph_and_scores_the_same(model):
 
 def test_full_mode_rounded_up_scores_the_same(model):
     model.config.attention_mode = "full"
-    inputs = inputs_of(RAGGED)
+    inputs = training_batch(RAGGED)
     loss, gradients = loss_and_gradients(model, **inputs)
     model.pad_to_multiple_of = 32
     rounded_loss, rounded = loss_and_gradients(model, **inputs)

@@ -41,8 +41,8 @@ def verified(model, prompts, canvas, cache):
 @torch.no_grad()
 @pytest.mark.parametrize(("mode", "cache"), MODES)
 def test_a_second_look_leaves_the_logits_of_the_step_as_they_are(prompts, canvas, mode, cache):
-    _, plain, beside, _ = verified(build(mode), prompts, canvas, cache)
-    torch.testing.assert_close(beside, plain, atol=1e-5, rtol=1e-5)
+    _, plain, shadowed, _ = verified(build(mode), prompts, canvas, cache)
+    torch.testing.assert_close(shadowed, plain, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

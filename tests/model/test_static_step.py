@@ -137,7 +137,7 @@ def test_a_step_is_made_once_for_its_size_and_serves_other_prompts(model, prompt
         assert torch.equal(static.sequences, eager.sequences)
     assert made == [(3, 128, 8, "compile")]
     model.generate(*prompts, step="compile", cfg_scale=1.0, **common)
-    assert len(made) == 2  # the unconditional half runs beside it and has its own
+    assert len(made) == 2  # the unconditional half runs next to it and has its own
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,16 +99,18 @@ ALONE = [
 ]
 
 
+@cache
+def average(findings: tuple[Finding, ...], seed: int) -> np.ndarray:
+    """The mean of 40 pictures, (112, 112)."""
+    pictures = [render(findings, 224, rng(seed, i)).resize((112, 112)) for i in range(40)]
+    return np.mean([np.asarray(picture, dtype=float) for picture in pictures], axis=0)
+
+
 def changed(*case: Finding, seed: int = 6) -> np.ndarray:
     """Which of 112 x 112 pixels differ, on the mean of 40 pictures, from normal ones.
 
     The outer columns are left out: there the pose alone moves the edge of the body.
     """
-
-    def average(findings: tuple[Finding, ...], seed: int) -> np.ndarray:
-        pictures = [render(findings, 224, rng(seed, i)).resize((112, 112)) for i in range(40)]
-        return np.mean([np.asarray(picture, dtype=float) for picture in pictures], axis=0)
-
     difference = np.abs(average(case, seed) - average((Finding("normal"),), 6))
     difference[:, :15] = difference[:, 97:] = 0
     return difference > 26

@@ -1,4 +1,4 @@
-"""What a run says about itself: operations as torch counts them, losses by quartile of t."""
+"""Training metrics: operations as torch counts them, losses by quartile of t."""
 
 import pytest
 import torch

@@ -71,7 +71,7 @@ def test_a_number_out_of_its_range_is_refused_with_option_value_and_range(name, 
     said = refusal(f"--{name}={value}", capsys)
     assert f"error: --{name}=" in said
     assert str(float(value)).removesuffix(".0") in said or value in said
-    assert "must be a " in said
+    assert f"is not {RANGES[name]}" in said
 
 
 @pytest.mark.parametrize("option", WORDS)
@@ -122,4 +122,4 @@ def test_a_script_refuses_a_variable_out_of_its_range_and_takes_one_within():
     said = done.stderr.splitlines()
     assert len(said) == len(cases)
     for (name, value), line in zip(cases, said, strict=True):
-        assert line.startswith(f"== error: {name}={value}: must be a whole number at least ")
+        assert line.startswith(f"== error: {name}={value} is not a whole number of at least ")

@@ -37,24 +37,43 @@ def run_script(name: str, *flags: str, **settings: object) -> subprocess.Complet
     )
 
 
-def test_two_processes_train_both_stages(tmp_path, tiny_backbones, tiny_dataset):
+def test_two_processes_train_both_stages_by_default_as_the_recipe_does(
+    tmp_path, tiny_backbones, tiny_dataset
+):
+    """Stage 1 from a YAML, with the scripts' own settings; stage 2 from a JSON, in batches of 4."""
+    mixture = tmp_path / "mixture.yaml"
+    part = {
+        "json_path": str(tiny_dataset.json_path),
+        "image_folder": str(tiny_dataset.image_folder),
+    }
+    mixture.write_text(json.dumps({"datasets": [{**part, "sampling": "weight:2"}]}))
     common = {
-        "DATA_PATH": tiny_dataset.json_path,
-        "IMAGE_FOLDER": tiny_dataset.image_folder,
         "LANGUAGE_MODEL": tiny_backbones.language,
         "VISION_TOWER": tiny_backbones.vision,
-        "GLOBAL_BATCH_SIZE": 4,
-        "BATCH_SIZE": 1,
         "NPROC": 2,
     }
+    canvas = ("--answer_canvas", "24")
     one = run_script(
-        "llada_v_pretrain.sh", "--answer_canvas", "24", OUTPUT_DIR=tmp_path / "stage1", **common
+        "llada_v_pretrain.sh", *canvas, DATA_PATH=mixture, OUTPUT_DIR=tmp_path / "stage1", **common
     )
     assert one.returncode == 0, one.stderr[-2000:]
+    arguments = json.loads((tmp_path / "stage1" / "run_arguments.json").read_text())
+    batch = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+    assert 2 * batch == 64
+    assert arguments["learning_rate"] == 1e-3
+    assert arguments["warmup_steps"] == 0.03
+    assert arguments["weight_decay"] == 0
+    assert arguments["num_train_epochs"] == 1
+    assert arguments["model_max_length"] == 8192
+    assert arguments["mm_tunable_parts"] == "mm_mlp_adapter"
+
     two = run_script(
         "llada_v_finetune.sh",
-        "--answer_canvas",
-        "24",
+        *canvas,
+        DATA_PATH=tiny_dataset.json_path,
+        IMAGE_FOLDER=tiny_dataset.image_folder,
+        GLOBAL_BATCH_SIZE=4,
+        BATCH_SIZE=1,
         OUTPUT_DIR=tmp_path / "stage2",
         PROJECTOR=tmp_path / "stage1",
         **common,
@@ -65,34 +84,6 @@ def test_two_processes_train_both_stages(tmp_path, tiny_backbones, tiny_dataset)
     assert arguments["learning_rate"] == 1e-5
     assert arguments["mm_vision_tower_lr"] == 2e-6
     assert (tmp_path / "stage2" / "model.safetensors").is_file()
-
-
-def test_the_scripts_default_to_the_recipe_and_take_a_yaml(tmp_path, tiny_backbones, tiny_dataset):
-    mixture = tmp_path / "mixture.yaml"
-    part = {
-        "json_path": str(tiny_dataset.json_path),
-        "image_folder": str(tiny_dataset.image_folder),
-    }
-    mixture.write_text(json.dumps({"datasets": [{**part, "sampling": "weight:2"}]}))
-    result = run_script(
-        "llada_v_pretrain.sh",
-        "--max_steps",
-        "1",
-        DATA_PATH=mixture,
-        LANGUAGE_MODEL=tiny_backbones.language,
-        VISION_TOWER=tiny_backbones.vision,
-        OUTPUT_DIR=tmp_path / "run",
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    arguments = json.loads((tmp_path / "run" / "run_arguments.json").read_text())
-    batch = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    assert batch == 64
-    assert arguments["learning_rate"] == 1e-3
-    assert arguments["warmup_steps"] == 0.03
-    assert arguments["weight_decay"] == 0
-    assert arguments["num_train_epochs"] == 1
-    assert arguments["model_max_length"] == 8192
-    assert arguments["mm_tunable_parts"] == "mm_mlp_adapter"
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path, tiny_backbones):

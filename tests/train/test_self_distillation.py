@@ -114,12 +114,19 @@ def test_what_is_not_a_labeler_is_named(name):
         findings_of(name)
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[]", json.dumps({"id": "a", "images": []})])
-def test_a_damaged_or_missing_file_of_documents_is_named(run, tmp_path, capsys, line):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no JSON", "documents.jsonl', line 1 is not a record with an id"),
+        ("[]", "documents.jsonl', line 1 is not a record with an id"),
+        (json.dumps({"id": "a", "images": []}), "sample 'a' is not a document"),
+    ],
+)
+def test_a_damaged_or_missing_file_of_documents_is_named(run, tmp_path, capsys, line, message):
     (run / "documents.jsonl").write_text(line + "\n")
     command = ["--run", str(run), "--output", str(tmp_path / "own")]
     assert main(command) == 2
-    assert "documents.jsonl, line 1 is not a document" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     (run / "documents.jsonl").unlink()
     assert main(command) == 2
     assert "give the folder of an evaluation" in capsys.readouterr().err

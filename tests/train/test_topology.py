@@ -59,9 +59,10 @@ def runs(tmp_path_factory, command):
     return done
 
 
-@pytest.mark.parametrize("mode", ["full", "prefix", "block"])
-def test_nor_do_length_groups_several_pairs_of_masks_and_either_attention(tmp_path, command, mode):
-    """With t drawn for each sample by itself, the default; mode block draws its blocks too."""
+@pytest.mark.parametrize("mode", ["full", "block"])
+def test_nor_do_length_groups_several_pairs_of_masks_and_the_other_modes(tmp_path, command, mode):
+    """With t drawn for each sample by itself, the default; mode block draws its blocks too, and
+    packs its strips as mode prefix does, the mode of the other tests."""
     more = ("--attention_mode", mode, "--group_by_length", "true", "--num_views", "4")
     found = []
     for processes, batch, accumulation in (LAYOUTS["1x8"], LAYOUTS["2x2, twice"]):

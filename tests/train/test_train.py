@@ -137,7 +137,7 @@ def test_resuming_with_other_arguments_names_the_difference(
         (("--data_path", ""), "--data_path is required"),
         (("--complementary", "perhaps"), "not true or false"),
         (("--num_views", "3"), "--num_views=3 is none of"),
-        (("--pad_to_multiple_of", "0"), "must be a whole number at least 1"),
+        (("--pad_to_multiple_of", "0"), "is not a whole number of at least 1"),
         (("--stratified_t", "true", "--t_power", "3"), "changes the objective under"),
         (("--loss_weighting", "uniform", "--t_power", "3"), "needs --stratified_t true"),
         (("--torch_compile_backend", "inductor"), "give --torch_compile alone"),

@@ -149,7 +149,7 @@ def remove_marks(text: str, mark: str) -> str:
     """Return `text` on one line, without the de-identification marks that `mark` matches.
 
     A short fragment that only the mark made a word goes with it (`x-XXXX`, `XXXX's`, `/XXXX`),
-    what can stand alone stays (`right-XXXX` -> `right`, `XXXX-year-old` -> `year-old`), and the
+    what makes sense alone stays (`right-XXXX` -> `right`, `XXXX-year-old` -> `year-old`), and the
     punctuation around the gap is closed up. What is left without a letter or a digit is the empty
     string. mark: "" for none.
     """

@@ -1,4 +1,4 @@
-"""Write conversions: three files that are there whole, or not at all."""
+"""Write a conversion's three files atomically: complete, or not at all."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from llava.command_line import whole_number
+
 if TYPE_CHECKING:
     from llava.data.inspect.statistics import Summary
     from llava.data.samples.entry import Entry
@@ -201,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image-folder", type=Path, help="root of a JSON's images, for --picture")
     parser.add_argument(
-        "--canvas", type=int, default=128, help="tokens that are decoded (%(default)s)"
+        "--canvas", type=whole_number(1), default=128, help="tokens that are decoded (%(default)s)"
     )
     parser.add_argument("--picture", type=Path, help=f"PNG file for {SAMPLES} samples of the first")
     return parser

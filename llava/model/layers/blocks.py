@@ -1,4 +1,4 @@
-"""Mode `block` in training: the strips of an answer, and who sees whom among them.
+"""Mode `block` in training: the strips of an answer, and which of them sees which.
 
 After the prefix of a sample come, at the answer's own positions a_1 .. a_R in blocks of b,
 
@@ -20,7 +20,7 @@ from llava.model.layers.attention import take_rows
 def clean_strip(embeds: Tensor, start: Tensor, length: int) -> Tensor:
     """c_0 .. c_{R-1} of embeddings (B, L, D) whose answers begin at start (B,): (B, R, D).
 
-    Without a prefix c_0 is some other token, which nobody sees and nothing is asked of.
+    Without a prefix c_0 is some other token, which no row sees and no loss reads.
     """
     return take_rows(embeds, start - 1, length)
 
@@ -33,7 +33,7 @@ def strip_offsets(copies: int, device: torch.device) -> Tensor:
 def visible(
     start: Tensor, block_length: Tensor, block_offset: Tensor, copies: int, length: int
 ) -> Tensor:
-    """Who sees whom among the strips of a sample, (B or 1, C R, C R) bool for C = 1 + copies.
+    """Which strip of a sample sees which, (B or 1, C R, C R) bool for C = 1 + copies.
 
     start, block_length, block_offset: (B,). One mask serves the batch where all rows agree.
     """

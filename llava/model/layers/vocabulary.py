@@ -2,7 +2,7 @@
 
 When both use one matrix, autograd makes three tensors of its size of that: the gradient of the
 scores, that of the look-up, nearly all zeros, and their sum. At 151,936 x 1024 in fp32 each has
-622 MB. Here the rows that were looked up are added to the first of them, and there is no other.
+622 MB. Here the rows that were looked up are added to the first of them; no second one is made.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _BothUses(torch.autograd.Function):
         # Summed by token first, as nn.Embedding does: in a fixed order on every device.
         found, place = ids.unique(return_inverse=True)
         summed = torch.ops.aten.embedding_dense_backward(rows, place, len(found), -1, False)
-        # In place: `whole` is what a linear layer's backward pass made, and nobody else has it.
+        # In place: `whole` is what a linear layer's backward pass made, and it is not shared.
         return whole.index_add_(0, found, summed.to(whole.dtype)), None, None
 
 

@@ -48,7 +48,7 @@ QWEN_SPLIT = (
 )
 """How Qwen's tokenizer cuts text before merging (tokenizer.json, pre_tokenizer)."""
 PRETRAINING_FILE = "pretraining.json"
-"""How a stand-in was trained, for whoever trains another on the same budget."""
+"""How a stand-in was trained, to train another on the same budget."""
 
 
 class MostlyHidden(nn.Module):
@@ -149,7 +149,7 @@ def pretrain_language(
 ) -> None:
     """Train tokenizer and language model on prompts and reports.
 
-    Notes stand where the image will be, so that the model learns to read its prompt as well as to
+    Notes take the image's place, so that the model learns to read its prompt as well as to
     write: the published one can follow instructions.
     """
     set_seed(seed)
