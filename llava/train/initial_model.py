@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def initial_model(arguments: Arguments) -> Loaded:
 
 
 def _join(arguments: Arguments) -> Loaded:
-    from llava.model.builder import build_from_backbones, load_projector
+    from llava.model.builder import build_from_backbones, describe_start, load_projector
 
     model = arguments.model
     loaded = build_from_backbones(
@@ -55,6 +56,8 @@ def _join(arguments: Arguments) -> Loaded:
         tokenizer_model_max_length=arguments.data.model_max_length,
         **_objective(model),
     )
+    if arguments.training.process_index == 0:
+        print(describe_start(model.model_name_or_path, model.attention_mode), file=sys.stderr)
     if model.pretrain_mm_mlp_adapter:
         load_projector(loaded.model, model.pretrain_mm_mlp_adapter)
     return loaded
