@@ -6,10 +6,10 @@ highest; MONOCHROME1 inverted last. `loading.load_image` calls it; pydicom is im
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -24,22 +24,33 @@ _UNREADABLE = (
     *(AttributeError, KeyError, IndexError, TypeError),
 )
 """What pydicom and its codecs raise on files that break the standard."""
-_PREAMBLE = 128 + len(b"DICM") + 12
-"""Bytes before the group of file meta information that its own length counts."""
 
 
-def read_dicom(file: Path, where: str) -> Image.Image:
-    """The one frame of a file, grey or colour. where: how an error names it. Raises ImageError."""
+class Window(NamedTuple):
+    """The values of a DICOM that are shown between black and white, after the modality rescale."""
+
+    center: float
+    width: float
+
+
+def read_dicom(
+    data: bytes, where: str, pixels: int | None = None, window: Window | None = None
+) -> tuple[Image.Image, Window | None]:
+    """The one frame of a file, grey or colour, and the window it is shown with if there is one.
+
+    where: how an error names it. pixels: as in `check_size`. window: in place of the file's own.
+    Raises ImageError.
+    """
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
     try:
-        _check_deflated(file, where)
-        dataset = pydicom.dcmread(file)
-        _check_dicom(dataset, where)
-        return _frame_to_rgb(dataset, _decode(dataset, where), where)
+        _check_deflated(data, where, pixels)
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        _check_dicom(dataset, where, pixels)
+        return _frame_to_rgb(dataset, _decode(dataset, where), where, window)
     except ImageError:
         raise
     except InvalidDicomError as error:
@@ -50,18 +61,23 @@ def read_dicom(file: Path, where: str) -> Image.Image:
         ) from error
 
 
-def _check_deflated(file: Path, where: str) -> None:
+def _check_deflated(data: bytes, where: str, pixels: int | None) -> None:
     """Raises ImageError when a deflated file would swell beyond any picture: pydicom inflates all
     of it before its size can be asked."""
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    limit, meta = Image.MAX_IMAGE_PIXELS, read_file_meta_info(file)
+    if data[128:132] != b"DICM":
+        raise InvalidDicomError("no DICM prefix")
+    stream = io.BytesIO(data)
+    stream.seek(132)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    limit = Image.MAX_IMAGE_PIXELS if pixels is None else pixels
     if limit is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
-    deflated = file.read_bytes()[_PREAMBLE + meta.FileMetaInformationGroupLength :]
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    if len(inflater.decompress(deflated, 4 * limit)) == 4 * limit:
+    if len(inflater.decompress(data[stream.tell() :], 4 * limit)) == 4 * limit:
         raise ImageError(
             f"{where} inflates to {4 * limit} bytes or more; the limit against decompression bombs "
             f"is {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
@@ -84,7 +100,7 @@ def _decode(dataset: Dataset, where: str) -> np.ndarray:
         ) from error
 
 
-def _check_dicom(dataset: Dataset, where: str) -> None:
+def _check_dicom(dataset: Dataset, where: str, pixels: int | None) -> None:
     """Raises ValueError when there is no single picture in it, or no codec for it."""
     from pydicom.pixels import get_decoder
 
@@ -92,7 +108,7 @@ def _check_dicom(dataset: Dataset, where: str) -> None:
         raise ImageError(f"{where} is a DICOM file without a picture (no Pixel Data)")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise ImageError(f"{where} has {dataset.NumberOfFrames} frames; export one as its own file")
-    check_size(dataset.Columns, dataset.Rows, where)
+    check_size(dataset.Columns, dataset.Rows, where, pixels)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
@@ -105,24 +121,31 @@ def _check_dicom(dataset: Dataset, where: str) -> None:
         )
 
 
-def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Image:
-    """pixels: (H, W) as stored, or (H, W, 3) in RGB."""
+def _frame_to_rgb(
+    dataset: Dataset, pixels: np.ndarray, where: str, window: Window | None
+) -> tuple[Image.Image, Window | None]:
+    """pixels: (H, W) as stored, or (H, W, 3) in RGB. Returns the picture and its window."""
     photometric = dataset.PhotometricInterpretation
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        grey = _display_values(dataset, pixels, where)
+        grey, shown = _display_values(dataset, pixels, where, window)
         # MONOCHROME1: the lowest value is white.
-        return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey)
+        return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey), shown
     colour = photometric == "RGB" or photometric.startswith("YBR")
     if colour and pixels.dtype.itemsize == 1:
-        return Image.fromarray(pixels)
+        return Image.fromarray(pixels), None
     raise ImageError(
         f"{where} stores {pixels.dtype.itemsize * 8}-bit {photometric}; "
         "MONOCHROME1, MONOCHROME2 and 8-bit RGB or YBR can be read"
     )
 
 
-def _display_values(dataset: Dataset, stored: np.ndarray, where: str) -> np.ndarray:
-    """Stored values (H, W) -> [0, 1]: modality rescale, then VOI LUT, window, or min to max."""
+def _display_values(
+    dataset: Dataset, stored: np.ndarray, where: str, window: Window | None
+) -> tuple[np.ndarray, Window | None]:
+    """Stored values (H, W) -> [0, 1]: modality rescale, then VOI LUT, window, or min to max.
+
+    window: in place of the last three. Returns the values and the window that gave them.
+    """
     import numpy as np
 
     if table := _table(dataset, "ModalityLUTSequence"):
@@ -130,18 +153,26 @@ def _display_values(dataset: Dataset, stored: np.ndarray, where: str) -> np.ndar
     else:
         slope, intercept = dataset.get("RescaleSlope") or 1, dataset.get("RescaleIntercept") or 0
         values = stored * float(slope) + float(intercept)
-    width = _first(dataset.get("WindowWidth")) if _has(dataset, "WindowCenter") else 0
-    if table := _table(dataset, "VOILUTSequence"):
+    function = "LINEAR"
+    if window is None and (table := _table(dataset, "VOILUTSequence")):
         looked_up, top = _look_up(dataset, table, values, where)
-        grey = looked_up / top
-    elif width > 0:
+        return np.clip(looked_up / top, 0, 1), None
+    if window is None and (window := _own_window(dataset)) is not None:
         function = dataset.get("VOILUTFunction") or "LINEAR"
-        grey = _window(values, _first(dataset.get("WindowCenter")), width, function)
-    else:
+    if window is None:
         shown = values[~_padding(dataset, stored)]
         low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
         grey = (values - low) / max(high - low, 1e-9)
-    return np.clip(grey, 0, 1)
+        window = Window(float(low + high + 1) / 2, float(high - low) + 1)
+    else:
+        grey = _window(values, *window, function)
+    return np.clip(grey, 0, 1), window
+
+
+def _own_window(dataset: Dataset) -> Window | None:
+    """The first window that a file offers."""
+    width = _first(dataset.get("WindowWidth")) if _has(dataset, "WindowCenter") else 0
+    return Window(_first(dataset.get("WindowCenter")), width) if width > 0 else None
 
 
 def _has(dataset: Dataset, name: str) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +30,20 @@ class ImageError(ValueError):
     """An image that cannot be used; the message names it and its JSON entry."""
 
 
-def read_picture(file: Path, where: str) -> Image.Image:
-    """A JPEG or PNG file as RGB. where: how an error names it. Raises ImageError."""
+def read_picture(
+    file: Path | BinaryIO, where: str, pixels: int | None = None
+) -> tuple[Image.Image, str]:
+    """A JPEG or PNG file as RGB, and which of the two it is.
+
+    where: how an error names it. pixels: as in `check_size`. Raises ImageError.
+    """
+    # A switch of the whole process, which lmms-eval turns on when it is imported.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as picture:
-            check_size(*picture.size, where)
+            check_size(*picture.size, where, pixels)
             picture.load()
-            return to_rgb(ImageOps.exif_transpose(picture))
+            return to_rgb(ImageOps.exif_transpose(picture)), str(picture.format)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -47,13 +54,18 @@ def read_picture(file: Path, where: str) -> Image.Image:
         ) from error
 
 
-def check_size(width: int, height: int, where: str) -> None:
-    """Pillow only warns up to twice its limit; a file that claims more pixels is an error here."""
-    limit = Image.MAX_IMAGE_PIXELS
+def check_size(width: int, height: int, where: str, pixels: int | None = None) -> None:
+    """Pillow only warns up to twice its limit; a file that claims more pixels is an error here.
+
+    pixels: the limit, by default Pillow's.
+    """
+    limit, name = (Image.MAX_IMAGE_PIXELS, " (PIL.Image.MAX_IMAGE_PIXELS)")
+    if pixels is not None:
+        limit, name = pixels, ""
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{where} claims {width} x {height} pixels; the limit against decompression bombs is "
-            f"{limit} (PIL.Image.MAX_IMAGE_PIXELS)"
+            f"{limit}{name}"
         )
 
 

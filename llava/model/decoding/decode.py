@@ -73,8 +73,21 @@ def start(
         return _left_to_right(model, prompt, config, decoder, seeds, counters)
     pair = denoisers(model, inputs_embeds, attention_mask, config, counters, decoder)
     if scaffold is not None:
-        scaffold = scaffold.to(inputs_embeds.device)
-        pair = tuple(one and _one_per_canvas(one, scaffold) for one in pair)
+        return fill(model, pair, config, seeds, scaffold)
+    return _denoising(model, *pair, config, seeds)
+
+
+def fill(
+    model: Qwen3ForCausalLM,
+    prompts: tuple[Denoiser, Denoiser | None],
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    scaffold: Scaffold,
+) -> Denoising:
+    """The loop over canvases that are partly given. prompts: of `denoisers`, which stay as they
+    are, so that further canvases of the same prompts need no second reading."""
+    scaffold = scaffold.to(model.model.embed_tokens.weight.device)
+    pair = tuple(one and _one_per_canvas(one, scaffold) for one in prompts)
     return _denoising(model, *pair, config, seeds, scaffold)
 
 
