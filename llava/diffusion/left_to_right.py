@@ -131,6 +131,8 @@ class Writing:
     Confidence is the causal probability.
     """
 
+    joinable = True
+
     def __init__(
         self,
         reader: Reader,

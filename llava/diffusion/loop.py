@@ -26,7 +26,13 @@ class SpecialTokens:
 
 
 class Loop(Protocol):
-    """Rows that are being decoded. The noise of a row never depends on the other rows."""
+    """Rows that are being decoded. The noise of a row never depends on the other rows.
+
+    index: passes so far. joinable: whether rows may join at all.
+    """
+
+    index: int
+    joinable: bool
 
     def __len__(self) -> int:
         """How many rows are being decoded."""

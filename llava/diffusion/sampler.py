@@ -72,6 +72,7 @@ class Denoising:
     ) -> None:
         self.denoiser, self.unconditional = denoiser, unconditional
         self.config, self.special, self.index = config, special, 0
+        self.joinable = hasattr(denoiser, "join")
         self.forbidden = None if scaffold is None else scaffold.forbidden
         if scaffold is None:
             self.canvas = Canvas.blank(config, seeds, special.mask, torch.device(device))
@@ -107,7 +108,7 @@ class Denoising:
             self.forbidden = self.forbidden[used]
 
     def can_join(self, other: "Denoising") -> bool:
-        return hasattr(self.denoiser, "join")
+        return self.joinable and other.joinable
 
     def join(self, other: "Denoising") -> None:
         if self.forbidden is not None:

@@ -1,0 +1,1 @@
+"""A page and an API to draft reports with: many requests, one model, decoded together."""
