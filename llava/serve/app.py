@@ -1,0 +1,288 @@
+"""The app: every path of the API, over one engine, inside the guard."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from llava.data.prompt import CONTEXT_FIELDS
+from llava.diffusion.config import DECODERS, SamplingConfig
+from llava.serve import openai, reference
+from llava.serve.answers import Answers, new_id, sse
+from llava.serve.asking import Asked, Asker
+from llava.serve.engine import Engine
+from llava.serve.findings import audit
+from llava.serve.guard import PARSED, Guard
+from llava.serve.jobs import Finished
+from llava.serve.log import StudyLog
+from llava.serve.refusals import Limits, Refused, add_handlers, brief, parse_json
+from llava.serve.requests import ROLES, AuditIn, Body, LogIn, PictureIn, Reader, ReportIn
+from llava.writing.writer import ReportWriter
+
+DESCRIPTION = (
+    "Drafts of chest X-ray reports by a masked-diffusion model. For research only: not a medical "
+    "device; confidence is the model's own, not clinical certainty."
+)
+TEMPLATES = {
+    "Normal study": "The lungs are [1-4]. The heart is [1-4]. No pleural effusion or pneumothorax.",
+    "By organ": "Lungs: [4-8].\nPleura: [4-8].\nHeart: [3-6].",
+    "Effusion": "There is [2-6] pleural effusion. [8]",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server answers. name: of the model. defaults: decoding settings of a request that
+    gives none. hosts, any_address, token: as in `Guard`. log_dir: where drafts.csv goes."""
+
+    name: str
+    defaults: SamplingConfig = field(default_factory=SamplingConfig)
+    limits: Limits = field(default_factory=Limits)
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    any_address: bool = False
+    token: str | None = None
+    rows: int = 32
+    log_dir: Path | None = None
+
+
+def create_app(writer: ReportWriter, settings: Settings) -> Guard:
+    """A started engine inside the app, inside the guard; the guard has both as attributes."""
+    engine = Engine(writer, settings.limits.queue, settings.rows)
+    app = FastAPI(
+        title=f"llava.serve: {settings.name}",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    add_handlers(app)
+    _add_paths(app, engine, settings)
+    engine.start()
+    guard = Guard(
+        app,
+        settings.limits,
+        settings.hosts,
+        settings.token,
+        settings.any_address,
+        lambda: engine.draining,
+    )
+    guard.engine = engine
+    return guard
+
+
+def _add_paths(app: FastAPI, engine: Engine, settings: Settings) -> None:
+    reader = Reader(engine.writer, settings.limits, settings.defaults)
+    answers, asker = Answers(engine.writer, settings.name), Asker(engine)
+    _add_state(app, engine, settings)
+    _add_reports(app, reader, answers, asker)
+    _add_helpers(app, reader, asker, settings)
+    app.include_router(openai.router(reader, asker, answers))
+    try:
+        from llava.serve import page
+    except ImportError:
+        return
+    app.include_router(page.router())
+
+
+def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
+    created = int(time.time())
+
+    @app.get("/healthz", summary="Whether it takes requests")
+    async def health() -> dict[str, Any]:
+        status = "draining" if engine.draining else "ok"
+        return {"status": status, "waiting": engine.waiting, "decoding": engine.decoding}
+
+    @app.get("/v1/models", summary="The one model, in OpenAI's form")
+    async def models() -> dict[str, Any]:
+        own = {"id": settings.name, "object": "model", "created": created, "owned_by": "local"}
+        return {"object": "list", "data": [own]}
+
+    @app.get("/v1/settings", summary="Defaults, limits, roles of images, named templates")
+    async def shown() -> dict[str, Any]:
+        return {
+            "model": settings.name,
+            "decoders": list(DECODERS),
+            "defaults": asdict(settings.defaults),
+            "limits": settings.limits.shown(),
+            "context_fields": list(CONTEXT_FIELDS),
+            "templates": [{"name": name, "text": text} for name, text in TEMPLATES.items()],
+            "roles": list(ROLES),
+        }
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference.page(app.openapi()))
+
+
+def _add_reports(app: FastAPI, reader: Reader, answers: Answers, asker: Asker) -> None:
+    @app.post(
+        "/v1/reports",
+        summary="Write a report, or fill the blanks of a template",
+        openapi_extra=_body_of(ReportIn, "images"),
+    )
+    async def write(http: Request) -> Any:
+        """Streamed, the events are `pass` (the canvas after each pass), then `report` or `error`.
+
+        As multipart/form-data: files `images`, and the other fields as JSON in the field `request`.
+        """
+        content, uploads = await _content(http, "request", "images", reader.limits)
+        body = _validated(ReportIn, content)
+        if body.template is not None:
+            reader.text(body.template, "template")
+        sampling = reader.sampling(body.sampling, body.template is not None)
+        name = new_id("report")
+        asked = await asker.ask(
+            lambda: reader.request(body, sampling, uploads),
+            sampling,
+            streams=body.stream,
+            alternatives=body.alternatives if body.template is not None else 0,
+        )
+        if body.stream:
+            return StreamingResponse(_stream(name, asked, answers), media_type="text/event-stream")
+        finished = await asked.result(http)
+        return JSONResponse(answers.report(name, asked.job, finished, asked.seconds))
+
+
+async def _stream(name: str, asked: Asked, answers: Answers) -> AsyncIterator[bytes]:
+    try:
+        async for event in asked.events():
+            if isinstance(event, Finished):
+                yield sse("report", answers.report(name, asked.job, event, asked.seconds))
+            else:
+                yield sse("pass", answers.passed(event, asked.job))
+    except Refused as refused:
+        yield sse("error", refused.body())
+
+
+def _add_helpers(app: FastAPI, reader: Reader, asker: Asker, settings: Settings) -> None:
+    log = settings.log_dir and StudyLog(settings.log_dir)
+
+    @app.post(
+        "/v1/images",
+        summary="An image as the model sees it first",
+        openapi_extra=_body_of(PictureIn, "file"),
+    )
+    async def picture(http: Request) -> Any:
+        """As multipart/form-data: one file `file`; another window then goes into the query."""
+        content, uploads = await _content(http, "request", "file", reader.limits)
+        query = {name: _number(value, name) for name, value in http.query_params.items()}
+        if uploads:
+            content = {"data": "", **content}
+        body = _validated(PictureIn, {**content, **query})
+        if len(uploads) > 1 or bool(uploads) == bool(body.data):
+            raise Refused(422, "give one image", "file")
+
+        def shown() -> dict[str, Any]:
+            window = body.window()
+            if uploads:
+                opened = reader.picture(uploads[0], "file", window)
+            else:
+                opened = reader.image(body.data, "data", window)
+            png = io.BytesIO()
+            opened.image.save(png, "PNG", compress_level=1)
+            return {
+                "png": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),
+                "width": opened.image.width,
+                "height": opened.image.height,
+                "kind": opened.kind,
+                "window": opened.window and opened.window._asdict(),
+            }
+
+        return JSONResponse(await asker.run(shown))
+
+    @app.post("/v1/audit", summary="A typed draft against the model's own report")
+    async def check(body: AuditIn) -> Any:
+        for name in ("text", "reference"):
+            reader.text(getattr(body, name), name)
+        return JSONResponse(await asker.run(lambda: audit(body.text, body.reference)))
+
+    @app.post("/v1/log", summary="Append an edited report to the study's log")
+    async def note(body: LogIn) -> dict[str, Any]:
+        if log is None:
+            raise Refused(404, "this server keeps no log; start it with --log-dir")
+        for name in ("sample_id", "indication", "candidate", "final"):
+            if len(getattr(body, name)) > reader.limits.text:
+                raise Refused(422, f"{name} is longer than {reader.limits.text} characters", name)
+        await asker.run(lambda: log.append(body))
+        return {"logged": True}
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps every part in memory: the whole body is bounded already, and no file is made of it."""
+
+    spool_max_size = 1 << 40
+
+
+async def _content(
+    http: Request, field: str, files: str, limits: Limits
+) -> tuple[Any, list[bytes]]:
+    """The JSON of a request, and the uploads of a multipart one. Raises Refused."""
+    if PARSED in http.scope:
+        return http.scope[PARSED], []
+    parser = _MemoryParser(
+        http.headers,
+        http.stream(),
+        max_files=limits.images + 1,
+        max_fields=1,
+        max_part_size=1 << 20,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise Refused(400, f"the form cannot be read: {brief(error, 120)}") from error
+    content, uploads = {}, []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name == files:
+            uploads.append(await value.read())
+        elif isinstance(value, str) and name == field:
+            content = parse_json(value.encode(errors="surrogatepass"), limits)
+        else:
+            raise Refused(
+                422, f"the form takes files {files!r} and the field {field!r}", brief(name)
+            )
+    return content, uploads
+
+
+def _validated(model: type[Body], content: Any) -> Any:
+    if not isinstance(content, dict):
+        raise Refused(422, "the body must be a JSON object")
+    try:
+        return TypeAdapter(model).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = brief(".".join(map(str, first["loc"])), 80)
+        raise Refused(422, f"{place}: {brief(first['msg'], 200)}", place) from error
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise Refused(422, f"{brief(name)} is not a number", brief(name)) from error
+
+
+def _body_of(model: type[Body], files: str) -> dict[str, Any]:
+    """The OpenAPI description of a body that comes as JSON or as a form."""
+    form = {
+        "type": "object",
+        "properties": {
+            files: {"type": "array", "items": {"type": "string", "format": "binary"}},
+            "request": {"type": "string"},
+        },
+    }
+    content = {
+        "application/json": {"schema": model.model_json_schema()},
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"content": content, "required": True}}
