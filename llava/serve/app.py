@@ -36,7 +36,7 @@ DESCRIPTION = (
 )
 TEMPLATES = {
     "Normal study": "The lungs are [1-4]. The heart is [1-4]. No pleural effusion or pneumothorax.",
-    "By organ": "Lungs: [4-8].\nPleura: [4-8].\nHeart: [3-6].",
+    "By organ": "Lungs: [3-6].\nPleura: [3-6].\nHeart: [3-6].",
     "Effusion": "There is [2-6] pleural effusion. [8]",
 }
 

@@ -169,7 +169,8 @@ class Guard:
         try:
             await asyncio.wait_for(self._read(chunks, receive), self.limits.seconds)
             data = b"".join(chunks)
-            if headers["content-type"].lower().startswith("application/json"):
+            is_json = headers["content-type"].lower().startswith("application/json")
+            if is_json and (data or scope["method"] == "POST"):
                 scope[PARSED] = parse_json(data, self.limits)
             messages = [{"type": "http.request", "body": data, "more_body": False}]
 

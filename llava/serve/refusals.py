@@ -51,7 +51,7 @@ class Limits:
     gap_tokens: int = 64
     queue: int = 64
     body: int = 96 << 20
-    marks: int = 100_000
+    marks: int = 50_000
     depth: int = 24
     seconds: float = 60.0
 

@@ -1,4 +1,4 @@
-"""A writer, and what it writes alone, for the tests of the server."""
+"""A writer, a server over it, and images as requests carry them."""
 
 import base64
 
@@ -31,3 +31,36 @@ def picture_bytes(tiny_dataset):
 def pictures(picture_bytes):
     """The same as a request carries them."""
     return [base64.b64encode(data).decode() for data in picture_bytes]
+
+
+@pytest.fixture(scope="session")
+def serve_settings():
+    """Of the tests' server: a short canvas, small limits."""
+    for needed in ("fastapi", "uvicorn", "multipart", "httpx"):
+        pytest.importorskip(needed, reason="the extra 'serve' is not installed")
+    from llava.diffusion.config import SamplingConfig
+    from llava.serve.app import Settings
+    from llava.serve.refusals import Limits
+
+    limits = Limits(
+        images=3, image_bytes=40_000, pixels=250_000, text=500, gen_length=128, body=200_000
+    )
+    return Settings("tiny", SamplingConfig(gen_length=16), limits, rows=12)
+
+
+@pytest.fixture(scope="module")
+def address(serve_writer, serve_settings):
+    from running import running
+
+    from llava.serve.app import create_app
+
+    with running(create_app(serve_writer, serve_settings)) as address:
+        yield address
+
+
+@pytest.fixture
+def http(address):
+    from running import client
+
+    with client(address) as connected:
+        yield connected
