@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from llava.serve.guard import Guard
 
+Work = Callable[["Plan", int, socket.socket, Any], None]
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -89,12 +90,17 @@ def run(
     server.run([listener])
 
 
-def run_all(plan: Plan, listener: socket.socket, ready: Callable[[], None]) -> int:
-    """A process for each rank. One that ends by itself ends all. Returns the exit status."""
+def run_all(
+    plan: Plan, listener: socket.socket, ready: Callable[[], None], work: Work | None = None
+) -> int:
+    """A process for each rank, which does `work` (by default `run`) until it is terminated.
+
+    ready: called once all have loaded. One that ends by itself ends all. Returns the exit status.
+    """
     spawn = multiprocessing.get_context("spawn")
     loaded, stopping = spawn.Semaphore(0), threading.Event()
     workers = [
-        spawn.Process(target=_work, args=(plan, rank, listener, loaded))
+        spawn.Process(target=work or _work, args=(plan, rank, listener, loaded))
         for rank in range(plan.processes)
     ]
     for sig in STOP_SIGNALS:
@@ -111,8 +117,7 @@ def run_all(plan: Plan, listener: socket.socket, ready: Callable[[], None]) -> i
                 ready()
     failed = not stopping.is_set()
     for worker in workers:
-        if worker.is_alive():
-            worker.terminate()
+        worker.terminate()
     for worker in workers:
         worker.join()
     return 1 if failed else max(abs(worker.exitcode or 0) for worker in workers)

@@ -36,7 +36,7 @@ def pictures(picture_bytes):
 @pytest.fixture(scope="session")
 def serve_settings():
     """Of the tests' server: a short canvas, small limits."""
-    for needed in ("fastapi", "uvicorn", "multipart", "httpx"):
+    for needed in ("fastapi", "uvicorn", "python_multipart", "httpx"):
         pytest.importorskip(needed, reason="the extra 'serve' is not installed")
     from llava.diffusion.config import SamplingConfig
     from llava.serve.app import Settings
