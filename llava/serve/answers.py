@@ -1,4 +1,4 @@
-"""What the engine tells, as a client reads it: bodies, events of a stream, text that is settled."""
+"""What a client reads: bodies, events of a stream, text that is settled, findings, audits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from fastapi.sse import format_sse_event
 
 from llava.constants import END_OF_TEXT, IM_END
 from llava.conversation import decode_answer, token_id
-from llava.serve.findings import findings_of
+from llava.eval.labeler import NEGATIVE, POSITIVE, UNCERTAIN, label_report
+from llava.eval.page.findings import (
+    AS_POSITIVE,
+    DENIED,
+    INVENTED,
+    MISSED,
+    NO_FINDING,
+    Comparison,
+    compare,
+)
+from llava.eval.page.segments import SENTENCE, mark, sentences
 from llava.writing.records import token_texts
 
 if TYPE_CHECKING:
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
     from llava.writing.writer import ReportWriter
 
 _HALF_CHARACTER = "\ufffd"
+_WORST_FIRST = (INVENTED, DENIED, MISSED)
+_NAMES = {MISSED: "missing", DENIED: "denied", INVENTED: "invented"}
 
 
 def new_id(kind: str) -> str:
@@ -127,3 +139,48 @@ def _gap(fills: Sequence[Fill]) -> dict[str, Any]:
         {"text": fill.text, "log_probability": round(fill.log_probability, 6)} for fill in fills
     )
     return {**best, "alternatives": others}
+
+
+def findings_of(text: str) -> dict[str, list[str]]:
+    """The findings that a report states, denies and leaves open."""
+    labels = label_report(text)
+    kinds = {"present": POSITIVE, "absent": NEGATIVE, "uncertain": UNCERTAIN}
+    return {
+        kind: [name for name, value in labels.items() if value == wanted and name != NO_FINDING]
+        for kind, wanted in kinds.items()
+    }
+
+
+def audit(text: str, reference: str) -> dict[str, Any]:
+    """What a typed draft says differently from `reference`, the model's report.
+
+    missing: the reference states it, the draft does not mention it; denied: the draft says the
+    opposite; invented: the draft alone states it. Every sentence of both has its mark.
+    """
+    comparison = compare(reference, text, AS_POSITIVE)
+    verdicts = {name: kind for name, kind in comparison.verdicts.items() if name != NO_FINDING}
+    lists = {
+        word: [name for name, kind in verdicts.items() if kind == found]
+        for found, word in _NAMES.items()
+    }
+    return {
+        **lists,
+        "sentences": _marked(text, comparison),
+        "reference_sentences": _marked(reference, comparison),
+    }
+
+
+def _marked(text: str, comparison: Comparison) -> list[dict[str, Any]]:
+    """Every sentence with its mark; one that mentions no finding has none."""
+    mentioning = {sentence.span: sentence for sentence in sentences(text)}
+    found = []
+    for match in SENTENCE.finditer(text):
+        word, names = "none", []
+        if sentence := mentioning.get(match.span()):
+            kind, errors = mark(sentence, comparison)
+            kinds = [error for error, _ in errors]
+            worst = next((_NAMES[error] for error in _WORST_FIRST if error in kinds), None)
+            word = worst or ("agrees" if kind == "agree" else "none")
+            names = [name for _, name in errors] or [name for name, _ in sentence.mentions]
+        found.append({"text": match[0], "mark": word, "findings": names})
+    return found

@@ -7,27 +7,35 @@ import io
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
-from pydantic import TypeAdapter, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from llava.data.prompt import CONTEXT_FIELDS
 from llava.diffusion.config import DECODERS, SamplingConfig
 from llava.serve import openai, reference
-from llava.serve.answers import Answers, new_id, sse
+from llava.serve.answers import Answers, audit, new_id, sse
 from llava.serve.asking import Asked, Asker
+from llava.serve.bodies import (
+    AuditIn,
+    LogIn,
+    PictureIn,
+    ReportIn,
+    described,
+    number,
+    read_body,
+    validated,
+)
 from llava.serve.engine import Engine
-from llava.serve.findings import audit
-from llava.serve.guard import PARSED, Guard
+from llava.serve.guard import Guard
 from llava.serve.jobs import Finished
 from llava.serve.log import StudyLog
-from llava.serve.refusals import Limits, Refused, add_handlers, brief, parse_json
-from llava.serve.requests import ROLES, AuditIn, Body, LogIn, PictureIn, Reader, ReportIn
+from llava.serve.refusals import Limits, Refused, add_handlers
+from llava.serve.requests import ROLES, Reader
 from llava.writing.writer import ReportWriter
 
 DESCRIPTION = (
@@ -88,11 +96,8 @@ def _add_paths(app: FastAPI, engine: Engine, settings: Settings) -> None:
     _add_reports(app, reader, answers, asker)
     _add_helpers(app, reader, asker, settings)
     app.include_router(openai.router(reader, asker, answers))
-    try:
-        from llava.serve import page
-    except ImportError:
-        return
-    app.include_router(page.router())
+    if find_spec("llava.serve.page") is not None:
+        app.include_router(import_module("llava.serve.page").router())
 
 
 def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -129,15 +134,15 @@ def _add_reports(app: FastAPI, reader: Reader, answers: Answers, asker: Asker) -
     @app.post(
         "/v1/reports",
         summary="Write a report, or fill the blanks of a template",
-        openapi_extra=_body_of(ReportIn, "images"),
+        openapi_extra=described(ReportIn, "images"),
     )
     async def write(http: Request) -> Any:
         """Streamed, the events are `pass` (the canvas after each pass), then `report` or `error`.
 
         As multipart/form-data: files `images`, and the other fields as JSON in the field `request`.
         """
-        content, uploads = await _content(http, "request", "images", reader.limits)
-        body = _validated(ReportIn, content)
+        content, uploads = await read_body(http, "request", "images", reader.limits)
+        body = validated(ReportIn, content)
         if body.template is not None:
             reader.text(body.template, "template")
         sampling = reader.sampling(body.sampling, body.template is not None)
@@ -171,15 +176,15 @@ def _add_helpers(app: FastAPI, reader: Reader, asker: Asker, settings: Settings)
     @app.post(
         "/v1/images",
         summary="An image as the model sees it first",
-        openapi_extra=_body_of(PictureIn, "file"),
+        openapi_extra=described(PictureIn, "file"),
     )
     async def picture(http: Request) -> Any:
         """As multipart/form-data: one file `file`; another window then goes into the query."""
-        content, uploads = await _content(http, "request", "file", reader.limits)
-        query = {name: _number(value, name) for name, value in http.query_params.items()}
+        content, uploads = await read_body(http, "request", "file", reader.limits)
+        query = {name: number(value, name) for name, value in http.query_params.items()}
         if uploads:
             content = {"data": "", **content}
-        body = _validated(PictureIn, {**content, **query})
+        body = validated(PictureIn, {**content, **query})
         if len(uploads) > 1 or bool(uploads) == bool(body.data):
             raise Refused(422, "give one image", "file")
 
@@ -216,73 +221,3 @@ def _add_helpers(app: FastAPI, reader: Reader, asker: Asker, settings: Settings)
                 raise Refused(422, f"{name} is longer than {reader.limits.text} characters", name)
         await asker.run(lambda: log.append(body))
         return {"logged": True}
-
-
-class _MemoryParser(MultiPartParser):
-    """Keeps every part in memory: the whole body is bounded already, and no file is made of it."""
-
-    spool_max_size = 1 << 40
-
-
-async def _content(
-    http: Request, field: str, files: str, limits: Limits
-) -> tuple[Any, list[bytes]]:
-    """The JSON of a request, and the uploads of a multipart one. Raises Refused."""
-    if PARSED in http.scope:
-        return http.scope[PARSED], []
-    parser = _MemoryParser(
-        http.headers,
-        http.stream(),
-        max_files=limits.images + 1,
-        max_fields=1,
-        max_part_size=1 << 20,
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise Refused(400, f"the form cannot be read: {brief(error, 120)}") from error
-    content, uploads = {}, []
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile) and name == files:
-            uploads.append(await value.read())
-        elif isinstance(value, str) and name == field:
-            content = parse_json(value.encode(errors="surrogatepass"), limits)
-        else:
-            raise Refused(
-                422, f"the form takes files {files!r} and the field {field!r}", brief(name)
-            )
-    return content, uploads
-
-
-def _validated(model: type[Body], content: Any) -> Any:
-    if not isinstance(content, dict):
-        raise Refused(422, "the body must be a JSON object")
-    try:
-        return TypeAdapter(model).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = brief(".".join(map(str, first["loc"])), 80)
-        raise Refused(422, f"{place}: {brief(first['msg'], 200)}", place) from error
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise Refused(422, f"{brief(name)} is not a number", brief(name)) from error
-
-
-def _body_of(model: type[Body], files: str) -> dict[str, Any]:
-    """The OpenAPI description of a body that comes as JSON or as a form."""
-    form = {
-        "type": "object",
-        "properties": {
-            files: {"type": "array", "items": {"type": "string", "format": "binary"}},
-            "request": {"type": "string"},
-        },
-    }
-    content = {
-        "application/json": {"schema": model.model_json_schema()},
-        "multipart/form-data": {"schema": form},
-    }
-    return {"requestBody": {"content": content, "required": True}}

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from llava.serve.answers import to_json
-from llava.serve.requests import LogIn
+from llava.serve.bodies import LogIn
 
 COLUMNS = ("sample_id", "images", "indication", "candidate", "final", "seconds", "edits")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llava.constants import IMAGE_PLACEHOLDER, QUESTION
 from llava.serve.answers import Answers, new_id, sse
+from llava.serve.bodies import MOST_SEED, Body
 from llava.serve.jobs import Finished
 from llava.serve.refusals import Refused, brief
-from llava.serve.requests import MOST_SEED, Body, Reader
+from llava.serve.requests import Reader
 from llava.writing.writer import Request as ReportRequest
 
 if TYPE_CHECKING:

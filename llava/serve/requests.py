@@ -11,15 +11,14 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any
 
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 from llava.data.prompt import CONTEXT_FIELDS, PRIOR_FIELD, human_turn
 from llava.diffusion.config import SamplingConfig, check_keys
 from llava.images.loading import OpenedImage, Window, open_image
 from llava.model.checkpoint import check_sampling
+from llava.serve.bodies import MOST_SEED, ReportIn, WindowIn
 from llava.serve.refusals import Limits, Refused, brief
 from llava.writing.templates import Blank, Template
 from llava.writing.writer import Request
@@ -37,7 +36,6 @@ ROLES = {
 }
 """What a client calls an image -> the word that the prompt has before it."""
 
-MOST_SEED = 2**31 - 1
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ACTIVE = re.compile(
     r"<\s*/?\s*(?:script|iframe|object|embed|img|svg|style|link|meta|html|body|form)\b"
@@ -47,75 +45,6 @@ _ACTIVE = re.compile(
 """Markup that no clinical text holds; it is escaped wherever text is shown, and refused here."""
 _NUMBERS = {"temperature": 10.0, "cfg_scale": 20.0, "factor": 1000.0, "entropy_bound": 1000.0}
 """The largest values of settings that have none of their own."""
-
-
-class Body(BaseModel):
-    """Unknown fields are refused, and text is no number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class WindowIn(Body):
-    """Of a DICOM, in place of its own."""
-
-    center: Annotated[float, Field(allow_inf_nan=False)]
-    width: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class ImageIn(Body):
-    """data: base64 or a data URL. role: one of `roles` in /v1/settings."""
-
-    data: str
-    role: str | None = None
-    window: WindowIn | None = None
-
-
-class ReportIn(Body):
-    """A report to write. context: text by field. template: text to keep, with blanks `[n]` or
-    `[a-b]` tokens long. roles: of the images of a form. alternatives: further fills of each blank.
-    sampling: decoding settings.
-    """
-
-    images: list[ImageIn] = []
-    roles: list[str] = []
-    context: dict[str, str] = {}
-    template: str | None = None
-    sampling: dict[str, Any] = {}
-    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] | None = None
-    stream: bool = False
-    alternatives: Annotated[int, Field(ge=0, le=5)] = 2
-
-
-class PictureIn(Body):
-    """An image to look at, with another window if it is a DICOM."""
-
-    data: str
-    window_center: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    window_width: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-    def window(self) -> Window | None:
-        if (self.window_center is None) != (self.window_width is None):
-            raise Refused(422, "window_center and window_width go together", "window_center")
-        return None if self.window_width is None else Window(self.window_center, self.window_width)
-
-
-class AuditIn(Body):
-    """A typed draft, and the model's own report to compare it with."""
-
-    text: str
-    reference: str
-
-
-class LogIn(Body):
-    """An edit of a reader study; appended under --log-dir."""
-
-    sample_id: str
-    images: list[str] | str = []
-    indication: str = ""
-    candidate: str = ""
-    final: str = ""
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    edits: Any = None
 
 
 class Reader:
