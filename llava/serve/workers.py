@@ -103,10 +103,18 @@ def run_all(
         spawn.Process(target=work or _work, args=(plan, rank, listener, loaded))
         for rank in range(plan.processes)
     ]
-    for sig in STOP_SIGNALS:
-        signal.signal(sig, lambda *_: stopping.set())
+
+    def stop(*_: Any) -> None:
+        """The first signal ends the loop below; a second one is passed on at once."""
+        if stopping.is_set():
+            for worker in workers:
+                worker.terminate()
+        stopping.set()
+
     for worker in workers:
         worker.start()
+    for sig in STOP_SIGNALS:
+        signal.signal(sig, stop)
     waiting = len(workers)
     while not stopping.is_set() and all(worker.is_alive() for worker in workers):
         if not waiting:
@@ -125,6 +133,7 @@ def run_all(
 
 def _work(plan: Plan, rank: int, listener: socket.socket, loaded: Any) -> None:
     end_with_parent()
+    os.setpgrp()  # a Ctrl-C in the terminal reaches the parent alone, which passes it on
     try:
         run(plan, rank, listener, loaded.release)
     except (ValueError, OSError) as error:
