@@ -69,7 +69,7 @@ check_disk() {
 install() {
   cd "$ROOT" &&
   "$PYTHON" -m pip install --disable-pip-version-check -c requirements/constraints.txt \
-    torch -e ".[train,eval,dev]" &&
+    torch -e ".[train,eval,serve,dev]" &&
   "$PYTHON" -m pip install --disable-pip-version-check -c requirements/constraints.txt \
     --no-deps lmms-eval
 }

@@ -14,7 +14,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-OTHERS = {"hf", "pip", "sbatch", "srun", "pytest", "source", "apt", "conda", "diff", "cat", "ls"}
+OTHERS = {
+    "hf",
+    "pip",
+    "sbatch",
+    "srun",
+    "pytest",
+    "source",
+    "apt",
+    "conda",
+    "curl",
+    "diff",
+    "cat",
+    "ls",
+}
 """Programs that are not this project's."""
 ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=")
 

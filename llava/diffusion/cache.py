@@ -15,6 +15,7 @@ computed once, serve every step exactly. With a `full` checkpoint the same reuse
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from llava.diffusion.config import SamplingConfig
@@ -35,9 +36,37 @@ class PrefixCache:
         mask = None if self.prefix_mask is None else self.prefix_mask[rows]
         return PrefixCache(select_layers(self.layers, rows), mask)
 
+    def join(self, other: "PrefixCache", width: int) -> "PrefixCache":
+        """The rows of both, cut or padded to `width` columns that hold every real one.
+
+        The mask is left out: a denoiser has its own (`Prompt.mask`).
+        """
+        return PrefixCache(join_layers(self.layers, other.layers, width), None)
+
 
 def select_layers(layers: Layers, rows: Tensor) -> Layers:
     return tuple((keys[rows], values[rows]) for keys, values in layers)
+
+
+def join_layers(one: Layers, two: Layers, width: int) -> Layers:
+    """The rows of both, each cut or padded with zeros to `width` columns."""
+    return tuple(
+        tuple(
+            torch.cat([resized(part, width, 2) for part in pair])
+            for pair in zip(*both, strict=True)
+        )
+        for both in zip(one, two, strict=True)
+    )
+
+
+def resized(values: Tensor, width: int, dim: int) -> Tensor:
+    """`values` cut or padded with zeros to `width` along `dim`."""
+    own = values.shape[dim]
+    if own >= width:
+        return values.narrow(dim, 0, width)
+    shape = list(values.shape)
+    shape[dim] = width - own
+    return torch.cat([values, values.new_zeros(shape)], dim=dim)
 
 
 def resolve_cache(config: SamplingConfig, attention_mode: str) -> str:

@@ -87,10 +87,16 @@ class Canvas:
     def select(self, rows: Tensor) -> "Canvas":
         return Canvas(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def store_into(self, whole: "Canvas") -> None:
-        """Write these rows back to their places in the batch."""
-        for field in fields(self):
-            getattr(whole, field.name)[self.origin] = getattr(self, field.name)
+    def join(self, other: "Canvas", pad_token_id: int) -> "Canvas":
+        """The rows of both, decoded with the same settings; the shorter canvases are padded."""
+        length = max(self.tokens.shape[1], other.tokens.shape[1])
+        both = [_padded(canvas, length, pad_token_id) for canvas in (self, other)]
+        return Canvas(
+            **{
+                f.name: torch.cat([getattr(canvas, f.name) for canvas in both])
+                for f in fields(self)
+            }
+        )
 
     def current_window(self, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The first block of each row with undecided positions (B,), and those positions (B, R).
@@ -149,3 +155,23 @@ class Canvas:
         position = torch.arange(self.tokens.shape[1], device=ends.device)
         before_end = position < self.end_position(ends)[:, None]
         return ~(self.undecided & before_end).any(dim=1)
+
+
+def _padded(canvas: Canvas, length: int, pad_token_id: int) -> Canvas:
+    """With padding at the end, as `Scaffold.build` pads the shorter rows."""
+    more = length - canvas.tokens.shape[1]
+    if not more:
+        return canvas
+    fill = {
+        "tokens": pad_token_id,
+        "undecided": False,
+        "confidence": 0.0,
+        "decided_at": -1,
+        "given": False,
+        "rules": FREE,
+    }
+    padded = {
+        name: torch.nn.functional.pad(getattr(canvas, name), (0, more), value=value)
+        for name, value in fill.items()
+    }
+    return replace(canvas, **padded)

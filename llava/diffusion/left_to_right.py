@@ -12,7 +12,6 @@ x drawn from q is accepted with probability min(1, p(x) / q(x)), else the token 
 max(0, p - q), normalised: the distribution is the causal one, p (arXiv 2211.17192, theorem 1).
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
@@ -22,8 +21,9 @@ from torch import Tensor
 
 from llava.diffusion.acceptance import best_token
 from llava.diffusion.config import SamplingConfig
+from llava.diffusion.loop import SpecialTokens
 from llava.diffusion.masking import row_seed
-from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions, Step
+from llava.diffusion.result import Decoded, Step
 
 
 class Reading(Protocol):
@@ -50,6 +50,9 @@ class Reader(Protocol):
 
     def select(self, rows: Tensor) -> "Reader":
         """The same for some rows of the batch only; rows: (B',) indices."""
+
+    def join(self, other: "Reader") -> "Reader":
+        """The rows of both."""
 
 
 @dataclass
@@ -89,9 +92,13 @@ class _Texts:
     def select(self, rows: Tensor) -> "_Texts":
         return _Texts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-    def store_into(self, whole: "_Texts") -> None:
-        for name in ("tokens", "confidence", "decided_at", "length", "nfe"):
-            getattr(whole, name)[self.origin] = getattr(self, name)
+    def join(self, other: "_Texts") -> "_Texts":
+        return _Texts(
+            **{
+                f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)])
+                for f in fields(self)
+            }
+        )
 
     def to_read(self) -> Tensor | None:
         """The last token and its drafts (B, 1 + k); None before the first."""
@@ -115,89 +122,81 @@ class _Texts:
         self.nfe = self.nfe + 1
         return new
 
-    def undecided(self) -> Tensor:
-        """Where no token has been written yet, (B, R) bool."""
-        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return place >= self.length[:, None]
 
-    def canvas(self, mask_token_id: int) -> Tensor:
-        """The tokens so far, the mask token where there is none yet (B, R)."""
-        return self.tokens.masked_fill(self.undecided(), mask_token_id)
-
-    def as_step(self, index: int, new: Tensor, mask_token_id: int) -> Step:
-        return Step(index, self.origin, self.canvas(mask_token_id), self.undecided(), new)
-
-    def as_decoded(self, history: Sequence[Tensor]) -> Decoded:
-        """history: the canvas (B, R) after each pass, or empty."""
-        return Decoded(
-            sequences=self.tokens,
-            confidence=self.confidence,
-            decided_at=self.decided_at,
-            nfe=self.nfe,
-            guidance_passes=torch.zeros_like(self.nfe),
-            history=torch.stack(list(history)) if history else None,
-        )
-
-    def unfinished(self, ends: Tensor) -> Tensor:
-        """The rows (B',) that have room left and do not end in one of the tokens `ends`."""
-        last = self.tokens.gather(1, self.length[:, None] - 1).squeeze(1)
-        room = self.length < self.tokens.shape[1]
-        return (~torch.isin(last, ends) & room).nonzero().squeeze(1)
-
-
-@torch.no_grad()
-def write_left_to_right(
-    reader: Reader,
-    batch: int,
-    config: SamplingConfig,
-    *,
-    masks: int,
-    alternate: bool = False,
-    mask_token_id: int,
-    pad_token_id: int,
-    end_token_ids: Sequence[int] = (),
-    device: torch.device | str = "cpu",
-    options: DecodeOptions = NO_OPTIONS,
-) -> Decoded:
-    """Write `batch` texts of at most config.gen_length tokens.
+class Writing:
+    """The loop over texts, a pass at a time (`diffusion.loop.Loop`).
 
     masks: after each token read; 0 is `causal`. alternate: draft in every other pass.
-    In fp32 a row's tokens do not depend on the other rows. Confidence is the causal probability.
+    At most config.gen_length tokens a text. In fp32 a row's tokens do not depend on the other rows.
+    Confidence is the causal probability.
     """
-    seeds, limit = options.seeds(batch), config.gen_length
-    whole = _Texts.empty(seeds, limit, pad_token_id, torch.device(device))
-    texts = whole.select(whole.origin)
-    ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
-    history: list[Tensor] = []
-    for index in itertools.count():
-        # 1. Read the last token and its drafts; accept drafts, and write one token more.
-        drafting = masks > 0 and not (alternate and texts.drafts.shape[1])
-        reading = reader.read(texts.to_read(), masks if drafting else 0)
-        chosen, probability, accepted = _verify(reading, texts, config, mask_token_id)
-        count = _cut_at_end(chosen, accepted + 1, ends, limit - texts.length)
+
+    joinable = True
+
+    def __init__(
+        self,
+        reader: Reader,
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        special: SpecialTokens,
+        *,
+        masks: int,
+        alternate: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.reader, self.config, self.special, self.index = reader, config, special, 0
+        self.masks, self.alternate = masks, alternate
+        self.texts = _Texts.empty(seeds, config.gen_length, special.pad, torch.device(device))
+        self.ends = torch.tensor(
+            list(special.ends), dtype=torch.long, device=self.texts.tokens.device
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts.origin)
+
+    @torch.no_grad()
+    def step(self) -> Step:
+        texts, limit, mask = self.texts, self.config.gen_length, self.special.mask
+        drafting = self.masks > 0 and not (self.alternate and texts.drafts.shape[1])
+        reading = self.reader.read(texts.to_read(), self.masks if drafting else 0)
+        chosen, probability, accepted = _verify(reading, texts, self.config, mask)
+        count = _cut_at_end(chosen, accepted + 1, self.ends, limit - texts.length)
         new = texts.write(chosen, probability, count)
-        if options.on_step is not None:
-            options.on_step(texts.as_step(index, new, mask_token_id))
+        if not bool(self.finished().all()):
+            reading.keep(accepted + 1)
+            if drafting:
+                _draft(reading, texts, accepted, self.config, mask)
+            else:
+                texts.drafts, texts.share = texts.drafts[:, :0], texts.share[:, :0]
+        undecided = torch.arange(limit, device=new.device) >= texts.length[:, None]
+        self.index += 1
+        return Step(self.index - 1, texts.origin, _canvas(texts, mask), undecided, new)
 
-        # 2. Set aside the texts that have ended.
-        unfinished = texts.unfinished(ends)
-        leaving = len(unfinished) < len(texts.origin)
-        if leaving or options.keep_history:
-            texts.store_into(whole)
-        if options.keep_history:
-            history.append(whole.canvas(mask_token_id))
-        if not len(unfinished):
-            break
+    def finished(self) -> Tensor:
+        texts = self.texts
+        last = texts.tokens.gather(1, texts.length[:, None] - 1).squeeze(1)
+        return torch.isin(last, self.ends) | (texts.length >= self.config.gen_length)
 
-        # 3. Draft what follows; keep what was read of the accepted tokens.
-        reading.keep(accepted + 1)
-        if drafting:
-            _draft(reading, texts, accepted, config, mask_token_id)
-        else:
-            texts.drafts, texts.share = texts.drafts[:, :0], texts.share[:, :0]
-        if leaving:
-            texts, reader = texts.select(unfinished), reader.select(unfinished)
-    return whole.as_decoded(history)
+    def decoded(self, rows: Tensor) -> tuple[Tensor, Decoded]:
+        chosen = self.texts.select(rows)
+        return chosen.origin, Decoded(
+            sequences=chosen.tokens,
+            confidence=chosen.confidence,
+            decided_at=chosen.decided_at,
+            nfe=chosen.nfe,
+            guidance_passes=torch.zeros_like(chosen.nfe),
+        )
+
+    def select(self, rows: Tensor) -> None:
+        self.texts, self.reader = self.texts.select(rows), self.reader.select(rows)
+
+    def can_join(self, other: "Writing") -> bool:
+        """Both after their first pass, and with drafts or without them alike."""
+        started = self.index > 0 and other.index > 0
+        return started and self.texts.drafts.shape[1] == other.texts.drafts.shape[1]
+
+    def join(self, other: "Writing") -> None:
+        self.texts, self.reader = self.texts.join(other.texts), self.reader.join(other.reader)
 
 
 def _verify(
@@ -244,7 +243,7 @@ def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tenso
 def _draft(
     reading: Reading, texts: _Texts, accepted: Tensor, config: SamplingConfig, mask_token_id: int
 ) -> None:
-    """Drafts for the places after the token just written, which the first mask predicted."""
+    """Drafts for the places after the token just written: the first mask stood for that one."""
     logits = reading.draft_logits(accepted)[:, 1:].float()  # (B, k, V)
     if config.temperature == 0:
         flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
@@ -288,3 +287,9 @@ def _cut_at_end(chosen: Tensor, count: Tensor, ends: Tensor, room: Tensor) -> Te
     is_end = torch.isin(chosen, ends) & (place < count[:, None])
     first = torch.where(is_end.any(dim=1), is_end.long().argmax(dim=1) + 1, count)
     return torch.minimum(first, room)
+
+
+def _canvas(texts: _Texts, mask_token_id: int) -> Tensor:
+    """The tokens so far, the mask token where there is none yet (B, R)."""
+    place = torch.arange(texts.tokens.shape[1], device=texts.tokens.device)
+    return texts.tokens.masked_fill(place >= texts.length[:, None], mask_token_id)

@@ -6,6 +6,7 @@ Filled by the loop (`sampler`) and by the model's side of it, which counts its o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -116,7 +117,15 @@ class Decoded:
 
     def select(self, rows: Tensor) -> "Decoded":
         """Some rows of the batch; the counters stay those of all of it. rows: (B',) indices."""
-        tensors = ("sequences", "confidence", "decided_at", "nfe", "guidance_passes")
         history = None if self.history is None else self.history[:, rows]
-        chosen = {name: getattr(self, name)[rows] for name in tensors}
+        chosen = {name: getattr(self, name)[rows] for name in _BY_ROW}
         return Decoded(**chosen, counters=self.counters, history=history)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Decoded"]) -> "Decoded":
+        """The rows of several results of one batch, without history."""
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_ROW}
+        return cls(**joined, counters=parts[0].counters)
+
+
+_BY_ROW = ("sequences", "confidence", "decided_at", "nfe", "guidance_passes")

@@ -6,7 +6,6 @@ arXiv 2502.09992, algorithm 5, block by block as in its semi-autoregressive vari
 may reuse is the denoiser's business (`cache`).
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,11 +15,20 @@ from torch import Tensor
 from llava.diffusion.acceptance import accept, consider, doubtful
 from llava.diffusion.canvas import Canvas
 from llava.diffusion.config import SamplingConfig
+from llava.diffusion.loop import SpecialTokens, run_to_end
 from llava.diffusion.masking import row_seed
 from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions, Step
 from llava.diffusion.scaffold import Scaffold
 
-__all__ = ["DecodeOptions", "Decoded", "Denoiser", "SamplingConfig", "Step", "denoise"]
+__all__ = [
+    "DecodeOptions",
+    "Decoded",
+    "Denoiser",
+    "Denoising",
+    "SamplingConfig",
+    "Step",
+    "denoise",
+]
 
 
 class Denoiser(Protocol):
@@ -37,10 +45,113 @@ class Denoiser(Protocol):
         masked, row-major. Only asked for under `SamplingConfig.revoke`."""
 
     def select(self, rows: Tensor) -> "Denoiser":
-        """The same for some rows of the batch only; rows: (B',) indices."""
+        """The same for some rows of the batch only; rows: (B',) indices.
+
+        A denoiser may also have `join(other)`, for the rows of both: then rows may join its loop.
+        """
 
 
-@torch.no_grad()
+class Denoising:
+    """The loop over canvases, a pass at a time (`diffusion.loop.Loop`).
+
+    unconditional: the denoiser of guidance (its prefix is masked). scaffold: what is given of the
+    canvases (`infill`), by default nothing. A row whose positions before its first end token are
+    all decided is finished. In fp32 a row's tokens do not depend on the other rows.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        special: SpecialTokens,
+        *,
+        unconditional: Denoiser | None = None,
+        device: torch.device | str = "cpu",
+        scaffold: Scaffold | None = None,
+    ) -> None:
+        self.denoiser, self.unconditional = denoiser, unconditional
+        self.config, self.special, self.index = config, special, 0
+        self.joinable = hasattr(denoiser, "join")
+        self.forbidden = None if scaffold is None else scaffold.forbidden
+        if scaffold is None:
+            self.canvas = Canvas.blank(config, seeds, special.mask, torch.device(device))
+        else:
+            self.canvas = Canvas.partly_given(scaffold, config, seeds, special.mask)
+        self.ends = torch.tensor(
+            list(special.ends), dtype=torch.long, device=self.canvas.tokens.device
+        )
+
+    def __len__(self) -> int:
+        return len(self.canvas.origin)
+
+    @torch.no_grad()
+    def step(self) -> Step:
+        canvas = self.canvas
+        accepted = self._pass()
+        self.index += 1
+        return Step(self.index - 1, canvas.origin, canvas.tokens, canvas.undecided, accepted)
+
+    def finished(self) -> Tensor:
+        return self.canvas.is_finished(self.ends)
+
+    def decoded(self, rows: Tensor) -> tuple[Tensor, Decoded]:
+        chosen = self.canvas.select(rows)
+        return chosen.origin, _result(chosen, self.ends, self.special.pad, self.config)
+
+    def select(self, rows: Tensor) -> None:
+        self.canvas = self.canvas.select(rows)
+        self.denoiser = self.denoiser.select(rows)
+        self.unconditional = self.unconditional and self.unconditional.select(rows)
+        if self.forbidden is not None:
+            used, self.canvas.rules = self.canvas.rules.unique(return_inverse=True)
+            self.forbidden = self.forbidden[used]
+
+    def can_join(self, other: "Denoising") -> bool:
+        return self.joinable and other.joinable
+
+    def join(self, other: "Denoising") -> None:
+        if self.forbidden is not None:
+            other.canvas.rules = other.canvas.rules + len(self.forbidden)
+            self.forbidden = torch.cat([self.forbidden, other.forbidden])
+        self.canvas = self.canvas.join(other.canvas, self.special.pad)
+        self.denoiser = self.denoiser.join(other.denoiser)
+        self.unconditional = self.unconditional and self.unconditional.join(other.unconditional)
+
+    def _pass(self) -> Tensor:
+        """Ask the model once, keep what is accepted, and under `revoke` take back what no longer
+        fits. Returns what was accepted (B, R)."""
+        canvas, config = self.canvas, self.config
+        before = canvas.end_position(self.ends) if config.skip_tail else None
+        block, window = canvas.current_window(before)
+        seen, tokens = (canvas.tokens, window, block), canvas.tokens
+        checked = canvas.decided_in(block)
+        both = [one for one in (self.denoiser, self.unconditional) if one is not None]
+        if config.revoke is None or not bool(checked.any()):
+            logits = _guided([one.logits(*seen) for one in both], config.cfg_scale)
+            return self._decide(logits, block, window)
+        looks = zip(*(one.verify(*seen, checked) for one in both), strict=True)
+        logits, again = (_guided(look, config.cfg_scale) for look in looks)
+        accepted = self._decide(logits, block, window)
+        revoked = doubtful(again, tokens, checked, config.revoke, accepted)
+        canvas.revoke(revoked, self.special.mask)
+        return accepted
+
+    def _decide(self, logits: Tensor, block: Tensor, window: Tensor) -> Tensor:
+        """Propose a token at every position of `window` (B, R), accept some of them (B, R).
+
+        block: (B,) the block each row is in.
+        """
+        canvas, config, mask = self.canvas, self.config, self.special.mask
+        places = zip(canvas.seed.tolist(), canvas.nfe.tolist(), strict=True)
+        seeds = [row_seed(config.seed, own, step) for own, step in places]
+        banned = None if self.forbidden is None else self.forbidden[canvas.rules[window]]
+        proposal = consider(logits, window, mask, config, seeds, banned)
+        accepted = accept(proposal, window, canvas.current_quota(block), config)
+        canvas.keep(accepted, proposal.tokens, proposal.probability, block)
+        return accepted
+
+
 def denoise(
     denoiser: Denoiser,
     batch: int,
@@ -54,69 +165,18 @@ def denoise(
     options: DecodeOptions = NO_OPTIONS,
     scaffold: Scaffold | None = None,
 ) -> Decoded:
-    """Decode `batch` canvases. `unconditional` is the denoiser of guidance (its prefix is masked).
-
-    scaffold: what is given of the canvases (`infill`), by default nothing.
-    A row whose positions before its first end token are all decided is finished and leaves the
-    batch. In fp32 a row's tokens do not depend on the other rows.
-    """
-    seeds, forbidden = options.seeds(batch), None
-    if scaffold is None:
-        whole = Canvas.blank(config, seeds, mask_token_id, torch.device(device))
-    else:
-        whole = Canvas.partly_given(scaffold, config, seeds, mask_token_id)
-        forbidden = scaffold.forbidden
-    canvas = whole.select(whole.origin)
-    ends = torch.tensor(list(end_token_ids), dtype=torch.long, device=whole.tokens.device)
-    history = [whole.tokens[None][:0]]
-    for index in itertools.count():
-        accepted = _pass(denoiser, unconditional, canvas, config, ends, mask_token_id, forbidden)
-        if options.on_step is not None:
-            step = Step(index, canvas.origin, canvas.tokens, canvas.undecided, accepted)
-            options.on_step(step)
-        unfinished = (~canvas.is_finished(ends)).nonzero().squeeze(1)
-        leaving = len(unfinished) < len(canvas.origin)
-        if leaving or options.keep_history:
-            canvas.store_into(whole)
-        if options.keep_history:
-            history.append(whole.tokens[None].clone())
-        if not len(unfinished):
-            break
-        if leaving:
-            canvas = canvas.select(unfinished)
-            denoiser = denoiser.select(unfinished)
-            unconditional = unconditional and unconditional.select(unfinished)
-    result = _result(whole, ends, pad_token_id, config)
-    result.history = torch.cat(history) if options.keep_history else None
-    return result
-
-
-def _pass(
-    denoiser: Denoiser,
-    unconditional: Denoiser | None,
-    canvas: Canvas,
-    config: SamplingConfig,
-    ends: Tensor,
-    mask_token_id: int,
-    forbidden: Tensor | None,
-) -> Tensor:
-    """Ask the model once, keep what is accepted, and under `revoke` take back what no longer fits.
-
-    Writes to the loop's own canvas. forbidden: (C, V) of a scaffold. Returns what was accepted
-    (B, R).
-    """
-    block, window = canvas.current_window(canvas.end_position(ends) if config.skip_tail else None)
-    seen, tokens = (canvas.tokens, window, block), canvas.tokens
-    checked = canvas.decided_in(block)
-    both = [one for one in (denoiser, unconditional) if one is not None]
-    if config.revoke is None or not bool(checked.any()):
-        logits = _guided([one.logits(*seen) for one in both], config.cfg_scale)
-        return _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
-    looks = zip(*(one.verify(*seen, checked) for one in both), strict=True)
-    logits, again = (_guided(look, config.cfg_scale) for look in looks)
-    accepted = _decide(canvas, logits, block, window, config, mask_token_id, forbidden)
-    canvas.revoke(doubtful(again, tokens, checked, config.revoke, accepted), mask_token_id)
-    return accepted
+    """Decode `batch` canvases; arguments as those of `Denoising`."""
+    special = SpecialTokens(mask_token_id, pad_token_id, end_token_ids)
+    loop = Denoising(
+        denoiser,
+        options.seeds(batch),
+        config,
+        special,
+        unconditional=unconditional,
+        device=device,
+        scaffold=scaffold,
+    )
+    return run_to_end(loop, options)
 
 
 def _guided(both: Sequence[Tensor], cfg_scale: float) -> Tensor:
@@ -128,28 +188,6 @@ def _guided(both: Sequence[Tensor], cfg_scale: float) -> Tensor:
     for logits_u in others:
         logits = logits_u + (1 + cfg_scale) * (logits - logits_u)
     return logits
-
-
-def _decide(
-    canvas: Canvas,
-    logits: Tensor,
-    block: Tensor,
-    window: Tensor,
-    config: SamplingConfig,
-    mask_token_id: int,
-    forbidden: Tensor | None,
-) -> Tensor:
-    """Propose a token at every position of `window` (B, R), accept some of them (B, R).
-
-    block: (B,) the block each row is in.
-    """
-    places = zip(canvas.seed.tolist(), canvas.nfe.tolist(), strict=True)
-    seeds = [row_seed(config.seed, own, step) for own, step in places]
-    banned = None if forbidden is None else forbidden[canvas.rules[window]]
-    proposal = consider(logits, window, mask_token_id, config, seeds, banned)
-    accepted = accept(proposal, window, canvas.current_quota(block), config)
-    canvas.keep(accepted, proposal.tokens, proposal.probability, block)
-    return accepted
 
 
 def _result(canvas: Canvas, ends: Tensor, pad_token_id: int, config: SamplingConfig) -> Decoded:

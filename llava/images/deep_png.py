@@ -7,6 +7,7 @@ asks here; 16 bits of grey alone are a mode of Pillow's and need none of this.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,20 +27,20 @@ def is_deep(picture: Image.Image) -> bool:
     return _raw_mode(picture) in (*_RAW_MODES, _GREY_ALPHA)
 
 
-def read_deep(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_deep(source: Path | BytesIO) -> tuple[np.ndarray, np.ndarray | None]:
     """Colour (H, W, 1 or 3) and alpha (H, W, 1), if there is any: uint16.
 
     A colour that the file says is transparent has the alpha 0. Raises what Pillow raises.
     """
     import numpy as np
 
-    with Image.open(file, formats=("PNG",)) as picture:
+    with Image.open(source, formats=("PNG",)) as picture:
         raw_mode, transparent = _raw_mode(picture), picture.info.get("transparency")
     if raw_mode == _GREY_ALPHA:
-        parts = _bytes(file, "RGBA")
+        parts = _bytes(source, "RGBA")
         high, low = parts[..., 0::2], parts[..., 1::2]
     else:
-        high, low = (_bytes(file, each) for each in _RAW_MODES[raw_mode])
+        high, low = (_bytes(source, each) for each in _RAW_MODES[raw_mode])
     samples = high.astype(np.uint16) << 8 | low
     if samples.shape[-1] % 2 == 0:
         return samples[..., :-1], samples[..., -1:]
@@ -52,11 +53,11 @@ def _raw_mode(picture: Image.Image) -> str | None:
     return picture.tile[0].args if picture.format == "PNG" and picture.tile else None
 
 
-def _bytes(file: Path, raw_mode: str) -> np.ndarray:
+def _bytes(source: Path | BytesIO, raw_mode: str) -> np.ndarray:
     """(H, W, C) of the picture, its samples taken apart as `raw_mode` says."""
     import numpy as np
 
-    with Image.open(file, formats=("PNG",)) as picture:
+    with Image.open(source, formats=("PNG",)) as picture:
         picture.tile = [tile._replace(args=raw_mode) for tile in picture.tile]
         picture.load()
         return np.asarray(picture)

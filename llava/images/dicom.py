@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from llava.images.dicom_values import display_values
+from llava.images.dicom_values import Window, display_values
 from llava.images.rgb import ImageError, check_size, grey_to_rgb
 
 if TYPE_CHECKING:
@@ -47,16 +47,22 @@ def looks_like_dicom(head: bytes) -> bool:
     return explicit or head[8 + length : 10 + length] in _FIRST_GROUPS
 
 
-def read_dicom(file: Path, where: str) -> Image.Image:
-    """The one frame of a file, grey or colour. where: how an error names it. Raises ImageError."""
+def read_dicom(
+    source: Path | io.BytesIO, where: str, pixels: int | None = None, window: Window | None = None
+) -> tuple[Image.Image, Window | None]:
+    """The one frame of a file, grey or colour, and the window it is shown with, if there is one.
+
+    where: how an error names it. pixels: as in `check_size`. window: in place of the file's own.
+    Raises ImageError.
+    """
     try:
         from pydicom.errors import BytesLengthException
     except ImportError as error:
         raise ImageError(f"{where} needs pydicom to be read: pip install pydicom") from error
     try:
-        dataset = _read_dataset(file, where)
-        _check_dicom(dataset, where)
-        return _frame_to_rgb(dataset, _decode(dataset, where), where)
+        dataset = _read_dataset(source, where, pixels)
+        _check_dicom(dataset, where, pixels)
+        return _frame_to_rgb(dataset, _decode(dataset, where), where, window)
     except ImageError:
         raise
     except (*_UNREADABLE, BytesLengthException) as error:
@@ -65,16 +71,19 @@ def read_dicom(file: Path, where: str) -> Image.Image:
         ) from error
 
 
-def _read_dataset(file: Path, where: str) -> Dataset:
+def _read_dataset(source: Path | io.BytesIO, where: str, pixels: int | None) -> Dataset:
     """The dataset, its transfer syntax known, of a file that may lack preamble and file meta."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    with file.open("rb") as stream:
-        if not looks_like_dicom(stream.read(HEAD)):
-            raise ImageError(f"{where} is named as DICOM but holds no DICOM data")
-    _check_deflated(file, where)
-    dataset = pydicom.dcmread(file, force=True)
+    stream = io.BytesIO(source.read_bytes()) if isinstance(source, Path) else source
+    stream.seek(0)
+    if not looks_like_dicom(stream.read(HEAD)):
+        raise ImageError(f"{where} is named as DICOM but holds no DICOM data")
+    stream.seek(0)
+    _check_deflated(stream, where, pixels)
+    stream.seek(0)
+    dataset = pydicom.dcmread(stream, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
             raise ImageError(
@@ -88,28 +97,26 @@ def _read_dataset(file: Path, where: str) -> Dataset:
     return dataset
 
 
-def _check_deflated(file: Path, where: str) -> None:
+def _check_deflated(stream: io.BytesIO, where: str, pixels: int | None) -> None:
     """Raises ImageError when a deflated file would swell beyond any picture: pydicom inflates all
     of it before its size can be asked."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    limit = Image.MAX_IMAGE_PIXELS
-    with file.open("rb") as stream:
-        read_preamble(stream, force=True)
-        syntax = _read_file_meta_info(stream).get("TransferSyntaxUID")
-        if limit is None or syntax != DeflatedExplicitVRLittleEndian:
-            return
-        deflated = stream.read()
+    limit = Image.MAX_IMAGE_PIXELS if pixels is None else pixels
+    read_preamble(stream, force=True)
+    syntax = _read_file_meta_info(stream).get("TransferSyntaxUID")
+    if limit is None or syntax != DeflatedExplicitVRLittleEndian:
+        return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    if len(inflater.decompress(deflated, 4 * limit)) == 4 * limit:
+    if len(inflater.decompress(stream.read(), 4 * limit)) == 4 * limit:
         raise ImageError(
             f"{where} inflates to {4 * limit} bytes or more; the limit against decompression bombs "
             f"is {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
         )
 
 
-def _check_dicom(dataset: Dataset, where: str) -> None:
+def _check_dicom(dataset: Dataset, where: str, pixels: int | None) -> None:
     """Raises ImageError when there is no single picture in it, or no codec for it."""
     from pydicom.pixels import get_decoder
 
@@ -117,7 +124,7 @@ def _check_dicom(dataset: Dataset, where: str) -> None:
         raise ImageError(f"{where} is a DICOM file without a picture (no Pixel Data)")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise ImageError(f"{where} has {dataset.NumberOfFrames} frames; export one as its own file")
-    check_size(dataset.Columns, dataset.Rows, where)
+    check_size(dataset.Columns, dataset.Rows, where, pixels)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
@@ -175,16 +182,18 @@ def _differing_fields(dataset: Dataset) -> list[str]:
     ]
 
 
-def _frame_to_rgb(dataset: Dataset, pixels: np.ndarray, where: str) -> Image.Image:
-    """pixels: (H, W) with every bit as stored, or (H, W, 3) in RGB."""
+def _frame_to_rgb(
+    dataset: Dataset, pixels: np.ndarray, where: str, window: Window | None
+) -> tuple[Image.Image, Window | None]:
+    """pixels: (H, W) with every bit as stored, or (H, W, 3) in RGB. The picture and its window."""
     photometric = dataset.PhotometricInterpretation
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        grey = display_values(dataset, pixels, where)
+        grey, shown = display_values(dataset, pixels, where, window)
         # MONOCHROME1: the lowest value is white.
-        return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey)
+        return grey_to_rgb(1 - grey if photometric == "MONOCHROME1" else grey), shown
     colour = photometric == "RGB" or photometric.startswith("YBR")
     if colour and pixels.dtype.itemsize == 1:
-        return Image.fromarray(pixels)
+        return Image.fromarray(pixels), None
     raise ImageError(
         f"{where} stores {pixels.dtype.itemsize * 8}-bit {photometric}; "
         "MONOCHROME1, MONOCHROME2 and 8-bit RGB or YBR can be read"

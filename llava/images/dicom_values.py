@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llava.images.rgb import ImageError
 
@@ -27,10 +27,21 @@ Table and window are alternatives, and the standard leaves the choice open (PS3.
 _TABLE_FIELDS = ("LUTDescriptor", "LUTData")
 
 
-def display_values(dataset: Dataset, pixels: np.ndarray, where: str) -> np.ndarray:
+class Window(NamedTuple):
+    """The values of a DICOM that are shown between black and white, after the modality rescale."""
+
+    center: float
+    width: float
+
+
+def display_values(
+    dataset: Dataset, pixels: np.ndarray, where: str, window: Window | None = None
+) -> tuple[np.ndarray, Window | None]:
     """pixels: (H, W) with every bit as stored -> (H, W) in [0, 1], MONOCHROME1 not yet inverted.
 
-    where: how an error names the file. Raises ImageError naming the field.
+    where: how an error names the file. window: in place of the file's own table or window.
+    Returns the window, too, that gave the values; None for a table. Raises ImageError naming the
+    field.
     """
     import numpy as np
 
@@ -41,29 +52,44 @@ def display_values(dataset: Dataset, pixels: np.ndarray, where: str) -> np.ndarr
         slope = _number(dataset, "RescaleSlope", where) or 1.0
         values = stored * slope + (_number(dataset, "RescaleIntercept", where) or 0.0)
     shown = values[~_padding(dataset, stored)]
-    center = _number(dataset, "WindowCenter", where)
-    width = _number(dataset, "WindowWidth", where) or 0
-    has_window = center is not None and width > 0
-    table = _table(dataset, "VOILUTSequence", where)
-    if table and has_window and shown.size:
-        left_out = np.mean((shown < table.first) | (shown > table.last))
-        if left_out > _LEFT_OUT and np.mean(np.abs(shown - center) > width / 2) < left_out:
-            table = None
-    if table:
+    if window is not None:
+        grey = _window(values, *window, "LINEAR")
+    elif table := _voi_table(dataset, shown, where):
         grey = table.look_up(values) / table.top
-    elif has_window:
-        grey = _window(values, center, width, dataset.get("VOILUTFunction") or "LINEAR")
+    elif window := _own_window(dataset, where):
+        grey = _window(values, *window, dataset.get("VOILUTFunction") or "LINEAR")
     else:
         low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
         grey = (values - low) / max(high - low, 1e-9)
+        window = Window(float(low + high + 1) / 2, float(high - low) + 1)
     grey = np.clip(grey, 0, 1)
     if grey.size and grey.min() == grey.max() and values.min() < values.max():
         warnings.warn(
             f"{where} is of one grey: its values from {values.min():g} to {values.max():g} lie "
-            "outside the window or table that it is stored with",
+            "outside the window or table that it is shown with",
             stacklevel=2,
         )
-    return grey
+    return grey, window
+
+
+def _own_window(dataset: Dataset, where: str) -> Window | None:
+    """The first window that a file offers; None for half a window."""
+    center = _number(dataset, "WindowCenter", where)
+    width = _number(dataset, "WindowWidth", where) or 0
+    return Window(center, width) if center is not None and width > 0 else None
+
+
+def _voi_table(dataset: Dataset, shown: np.ndarray, where: str) -> _Table | None:
+    """The file's VOI table, unless it leaves out much that the file's window shows."""
+    import numpy as np
+
+    table, window = _table(dataset, "VOILUTSequence", where), _own_window(dataset, where)
+    if table and window and shown.size:
+        left_out = np.mean((shown < table.first) | (shown > table.last))
+        outside = np.mean(np.abs(shown - window.center) > window.width / 2)
+        if left_out > _LEFT_OUT and outside < left_out:
+            return None
+    return table
 
 
 def _stored_values(dataset: Dataset, pixels: np.ndarray, where: str) -> np.ndarray:

@@ -2,20 +2,23 @@
 
 The one door for every image that training, evaluation and the command line read. A file that cannot
 be read whole is an error that names it, never a grey square: what the model is shown is what the
-file holds. `load_image` for files (by `rgb` and `dicom`), `process_images` for the tower's
-(V, 3, H, W), one picture as the views of its `layout`.
+file holds. `load_image` for files, `open_image` for bytes (by `rgb` and `dicom`), `process_images`
+for the tower's (V, 3, H, W), one picture as the views of its `layout`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 from llava.images.dicom import HEAD, looks_like_dicom, read_dicom
+from llava.images.dicom_values import Window
 from llava.images.layout import ImageLayout
 from llava.images.rgb import ImageError, read_picture, to_rgb
 
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImageError",
+    "OpenedImage",
+    "Window",
     "load_image",
     "load_image_processor",
     "looks_like_image",
+    "open_image",
     "picture_sizes",
     "process_images",
     "resolve_image_path",
@@ -79,13 +85,35 @@ def load_image(
     where = _describe(file, entry)
     if not os.path.isfile(file):  # False, not an error, on a name that no file could have
         raise FileNotFoundError(f"{where} does not exist or is not a file")
-    # A switch of the whole process, which lmms-eval turns on when it is imported.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
     with file.open("rb") as stream:
         is_dicom = looks_like_dicom(stream.read(HEAD))
     if is_dicom or file.suffix.lower() in _DICOM_SUFFIXES:
-        return read_dicom(file, where)
-    return read_picture(file, where)
+        return read_dicom(file, where)[0]
+    return read_picture(file, where)[0]
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An upload as RGB. kind: JPEG, PNG or DICOM. window: what a DICOM is shown with; None where
+    that is not a window (a lookup table, colour, another kind)."""
+
+    image: Image.Image
+    kind: str
+    window: Window | None = None
+
+
+def open_image(
+    data: bytes, where: str, pixels: int | None = None, window: Window | None = None
+) -> OpenedImage:
+    """The bytes of a JPEG, PNG or DICOM file as `load_image` reads files. Nothing is written.
+
+    where: how an error names it. pixels: how many it may have, by default Pillow's limit.
+    window: of a DICOM, in place of its own. Raises ImageError.
+    """
+    if looks_like_dicom(data[:HEAD]):
+        image, shown = read_dicom(io.BytesIO(data), where, pixels, window)
+        return OpenedImage(image, "DICOM", shown)
+    return OpenedImage(*read_picture(io.BytesIO(data), where, pixels))
 
 
 def looks_like_image(file: Path) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from llava.images.deep_png import is_deep, read_deep
 
@@ -33,14 +34,21 @@ class ImageError(ValueError):
     """An image that cannot be used; the message names it and its JSON entry."""
 
 
-def read_picture(file: Path, where: str) -> Image.Image:
-    """A JPEG or PNG file as RGB. where: how an error names it. Raises ImageError."""
+def read_picture(
+    source: Path | BytesIO, where: str, pixels: int | None = None
+) -> tuple[Image.Image, str]:
+    """A JPEG or PNG file as RGB, and which of the two it is.
+
+    where: how an error names it. pixels: as in `check_size`. Raises ImageError.
+    """
+    # A switch of the whole process, which lmms-eval turns on when it is imported.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(file, formats=("JPEG", "PNG")) as picture:
-            check_size(*picture.size, where)
+        with Image.open(source, formats=("JPEG", "PNG")) as picture:
+            check_size(*picture.size, where, pixels)
             deep = is_deep(picture)
             picture.load()
-            shown = _deep_to_rgb(file, picture) if deep else picture
+            shown = _deep_to_rgb(source, picture) if deep else picture
             rgb = to_rgb(ImageOps.exif_transpose(shown))
             if rgb.getbbox() is None and picture.convert("RGB").getbbox() is not None:
                 warnings.warn(
@@ -48,7 +56,7 @@ def read_picture(file: Path, where: str) -> Image.Image:
                     "it without its alpha channel",
                     stacklevel=2,
                 )
-            return rgb
+            return rgb, str(picture.format)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -59,13 +67,18 @@ def read_picture(file: Path, where: str) -> Image.Image:
         ) from error
 
 
-def check_size(width: int, height: int, where: str) -> None:
-    """Pillow only warns up to twice its limit; a file that claims more pixels is an error here."""
-    limit = Image.MAX_IMAGE_PIXELS
+def check_size(width: int, height: int, where: str, pixels: int | None = None) -> None:
+    """Pillow only warns up to twice its limit; a file that claims more pixels is an error here.
+
+    pixels: the limit, by default Pillow's.
+    """
+    limit, name = Image.MAX_IMAGE_PIXELS, " (PIL.Image.MAX_IMAGE_PIXELS)"
+    if pixels is not None:
+        limit, name = pixels, ""
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{where} claims {width} x {height} pixels; the limit against decompression bombs is "
-            f"{limit} (PIL.Image.MAX_IMAGE_PIXELS)"
+            f"{limit}{name}"
         )
 
 
@@ -87,9 +100,9 @@ def grey_to_rgb(grey: np.ndarray) -> Image.Image:
     return Image.fromarray(_eight_bits(grey)).convert("RGB")
 
 
-def _deep_to_rgb(file: Path, picture: Image.Image) -> Image.Image:
+def _deep_to_rgb(source: Path | BytesIO, picture: Image.Image) -> Image.Image:
     """A PNG of several channels of 16 bits as RGB on black, with the orientation of `picture`."""
-    colour, alpha = read_deep(file)
+    colour, alpha = read_deep(source)
     scaled = _scale_depth(colour) * (1 if alpha is None else _scale_depth(alpha))
     shown = Image.fromarray(_eight_bits(scaled.repeat(3 // scaled.shape[-1], axis=-1)))
     shown.info = {key: value for key, value in picture.info.items() if key != "transparency"}

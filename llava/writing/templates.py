@@ -93,6 +93,16 @@ class Piece:
     blank: Blank | None = None
 
 
+@dataclass(frozen=True)
+class Gap:
+    """A blank on a canvas: its positions from start to end, and whether a space of the template
+    comes before it (which then belongs to its first token)."""
+
+    start: int
+    end: int
+    spaced: bool
+
+
 class Infill:
     """A template for one tokenizer.
 
@@ -129,6 +139,17 @@ class Infill:
             else:
                 text, ended = text + piece.text, True
         return text, ended
+
+    def gaps(self, lengths: Sequence[int]) -> list[Gap]:
+        """Where the blanks are on a canvas with these lengths, in order."""
+        found, start, remaining = [], 0, iter(lengths)
+        for piece in self.pieces:
+            count = next(remaining) if piece.blank else len(piece.ids)
+            if piece.blank:
+                spaced = piece.rule in (INNER_SPACE, LAST_SPACE)
+                found.append(Gap(start, start + count, spaced))
+            start += count
+        return found
 
     def _combinations(self, gen_length: int) -> list[tuple[int, ...]]:
         ranges = [
@@ -255,11 +276,14 @@ class FillPlan:
 def plan_canvases(
     templates: Sequence[str | Template],
     tokenizer: PreTrainedTokenizerBase,
-    vocabulary: int,
+    forbidden: Tensor,
     mask_token_id: int,
     sampling: SamplingConfig,
 ) -> FillPlan:
-    """One template per request. Raises ValueError on settings that contradict one."""
+    """One template per request. forbidden: of `forbidden_tokens`.
+
+    Raises ValueError on settings that contradict a template.
+    """
     _check_settings(sampling)
     rows: list[CanvasRow] = []
     infills: list[Infill] = []
@@ -270,7 +294,6 @@ def plan_canvases(
         rows += infill.rows(prompt)
         infills += [infill] * len(infill.lengths)
         lengths += infill.lengths
-    forbidden = forbidden_tokens(tokenizer, vocabulary)
     scaffold = Scaffold.build(rows, forbidden, mask_token_id, tokenizer.pad_token_id)
     width = scaffold.tokens.shape[1]
     settings = replace(sampling, gen_length=width, block_length=width)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from llava.diffusion.sampler import SamplingConfig
 from llava.images.loading import load_image, picture_sizes, process_images, to_rgb
 from llava.model.builder import Loaded, load_pretrained_model
 from llava.model.decoding.drift import Drift, measure_drift
-from llava.writing.templates import FillPlan, Template, plan_canvases
+from llava.writing.templates import FillPlan, Template, forbidden_tokens, plan_canvases
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,19 @@ class Inputs(NamedTuple):
     mask: Tensor
     images: Tensor | None
     sizes: Tensor
+
+
+class Prepared(NamedTuple):
+    """A request that was checked and read, before the model sees it.
+
+    ids: the prompt, a mark for each image. pixels: (V, 3, H, W) views, or None. sizes: (I, 2).
+    plan: its canvases.
+    """
+
+    ids: list[int]
+    pixels: Tensor | None
+    sizes: Tensor
+    plan: FillPlan
 
 
 class ReportWriter:
@@ -135,7 +149,7 @@ class ReportWriter:
             inputs.sizes,
             plan.scaffold,
         )
-        return [self._report(decoded, row, plan) for row in plan.best(decoded)]
+        return [self.report(decoded, row, plan) for row in plan.best(decoded)]
 
     @torch.no_grad()
     def drift(self, requests: Sequence[Request], sampling: SamplingConfig) -> Drift:
@@ -151,12 +165,38 @@ class ReportWriter:
         opened = [[_open(image) for image in request.images] for request in requests]
         prompts = [self._encode(*pair, sampling) for pair in zip(requests, opened, strict=True)]
         pictures = [picture for each in opened for picture in each]
-        device, images = self.model.device, None
-        if pictures:
-            images = process_images(pictures, self.image_processor, self.model.image_layout)
-            images = images.to(device, self.model.dtype)
-        ids, mask = self.pad(prompts)
-        return Inputs(ids.to(device), mask.to(device), images, picture_sizes(pictures))
+        return self._inputs(prompts, self._pixels(pictures), picture_sizes(pictures))
+
+    def prepare(self, request: Request, sampling: SamplingConfig) -> Prepared:
+        """One request for `embed`, without the model; ValueError for what does not fit it."""
+        pictures = [_open(image) for image in request.images]
+        plan = self._plan([request.template], sampling)
+        ids = self._encode(request, pictures, sampling)
+        return Prepared(ids, self._pixels(pictures), picture_sizes(pictures), plan)
+
+    @torch.no_grad()
+    def embed(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+        """Prompts with their images, (B, P, D), and which positions are real, (B, P)."""
+        pixels = [one.pixels for one in prepared if one.pixels is not None]
+        inputs = self._inputs(
+            [one.ids for one in prepared],
+            torch.cat(pixels) if pixels else None,
+            torch.cat([one.sizes for one in prepared]),
+        )
+        embeds, splice = self.model.embed_with_images(*inputs)
+        return embeds, splice.attention_mask
+
+    def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor | None:
+        if not pictures:
+            return None
+        return process_images(pictures, self.image_processor, self.model.image_layout)
+
+    def _inputs(
+        self, prompts: Sequence[Sequence[int]], pixels: Tensor | None, sizes: Tensor
+    ) -> Inputs:
+        device, (ids, mask) = self.model.device, self.pad(prompts)
+        images = None if pixels is None else pixels.to(device, self.model.dtype)
+        return Inputs(ids.to(device), mask.to(device), images, sizes)
 
     def check_template(self, template: str | Template, sampling: SamplingConfig) -> None:
         """ValueError for a template that these settings or the tokenizer do not allow."""
@@ -168,10 +208,13 @@ class ReportWriter:
         """templates: of all requests, or None for all."""
         if templates[0] is None:
             return FillPlan(sampling, tuple(range(len(templates))))
-        config = self.model.config
-        return plan_canvases(
-            templates, self.tokenizer, config.vocab_size, config.mask_token_id, sampling
-        )
+        mask = self.model.config.mask_token_id
+        return plan_canvases(templates, self.tokenizer, self.forbidden, mask, sampling)
+
+    @cached_property
+    def forbidden(self) -> Tensor:
+        """What each rule of a blank forbids (5, V) bool."""
+        return forbidden_tokens(self.tokenizer, self.model.config.vocab_size)
 
     def _encode(
         self, request: Request, pictures: Sequence[Image.Image], sampling: SamplingConfig
@@ -203,7 +246,8 @@ class ReportWriter:
             mask[row, : len(prompt)] = 1
         return ids, mask
 
-    def _report(self, decoded: Decoded, row: int, plan: FillPlan) -> Report:
+    def report(self, decoded: Decoded, row: int, plan: FillPlan) -> Report:
+        """The report of one canvas of a plan."""
         ids = decoded.sequences[row].tolist()
         filled = plan.filled(row, ids)
         text, ended = decode_answer(ids, self.tokenizer) if filled is None else filled

@@ -55,6 +55,7 @@ _MARKS: tuple[tuple[tuple[str, ...], tuple[Rule, ...]], ...] = (
     (
         ("?",),
         _rules(
+            (r"\?{2,}", "?"),  # or a long run takes the square of its length
             (rf"(?i)\s*\?+\s*[-\u2013:]?\s*(?={_ANSWER})", ": "),
             (r" \?+ ?(?=[a-z])", ", possible "),
             (r"(?:^|(?<=[\s(]))\?+(?=[A-Za-z])", "possible "),

@@ -16,7 +16,7 @@ from llava.eval.labeler import label_report
 from llava.eval.page.findings import AGREED, ERRORS, EXCLUDED, NO_FINDING, Comparison, State
 from llava.eval.predictions import Prediction
 
-_SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s)|$)", re.MULTILINE)
+SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s)|$)", re.MULTILINE)
 
 Span = tuple[int, int]
 
@@ -40,7 +40,7 @@ class TokenPlaces:
 def sentences(text: str) -> list[Sentence]:
     """Those that mention a finding, in order."""
     found = []
-    for match in _SENTENCE.finditer(text):
+    for match in SENTENCE.finditer(text):
         labels = label_report(match[0])
         mentions = [
             (name, state)

@@ -53,6 +53,9 @@ class TextBlockDenoiser:
     def select(self, rows: Tensor) -> TextBlockDenoiser:
         return replace(self, cache=self.cache.select(rows))
 
+    def join(self, other: TextBlockDenoiser) -> TextBlockDenoiser:
+        return replace(self, cache=self.cache.join(other.cache))
+
     def _of_blocks(self, values: Tensor, block: Tensor) -> Tensor:
         """(B, R) -> those of each row's block (B, b)."""
         return take_rows(values, block * self.block_length, self.block_length)

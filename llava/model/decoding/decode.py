@@ -1,11 +1,12 @@
 """Decode answers to a batch of prompts: checks, the denoiser that the settings ask for, the loop.
 
-    prompts (B, P, D) -> denoisers() -> diffusion.sampler.denoise() -> Decoded
+    prompts (B, P, D) -> start() -> diffusion.loop.Loop -> run_to_end() -> Decoded
 
-The loop is `diffusion.sampler`; what answers it is a denoiser of this folder.
+The loops are `diffusion.sampler` and `left_to_right`; what answers them is a denoiser or reader of
+this folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from transformers import Qwen3ForCausalLM
 
 from llava.diffusion.cache import resolve_cache
 from llava.diffusion.config import LEFT_TO_RIGHT, resolve_decoder
-from llava.diffusion.left_to_right import write_left_to_right
+from llava.diffusion.left_to_right import Writing
+from llava.diffusion.loop import Loop, SpecialTokens, run_to_end
 from llava.diffusion.result import NO_OPTIONS, Counters, Decoded, DecodeOptions
-from llava.diffusion.sampler import Denoiser, SamplingConfig, denoise
+from llava.diffusion.sampler import Denoiser, Denoising, SamplingConfig
 from llava.diffusion.scaffold import Scaffold
 from llava.model.decoding.block_cache import BlockDenoiser
 from llava.model.decoding.blocks import TextBlockDenoiser
@@ -36,54 +38,100 @@ def decode(
     options: DecodeOptions = NO_OPTIONS,
     scaffold: Scaffold | None = None,
 ) -> Decoded:
-    """Decode an answer to each prompt. inputs_embeds: (B, P, D), right-padded.
+    """Decode an answer to each prompt; arguments as those of `start`, with its seeds in options."""
+    counters = Counters()
+    seeds = options.seeds(len(inputs_embeds) if scaffold is None else len(scaffold.prompt))
+    loop = start(model, inputs_embeds, attention_mask, config, seeds, scaffold, counters)
+    try:
+        result = run_to_end(loop, options)
+    finally:
+        release(loop)
+    result.counters = counters
+    return result
+
+
+@torch.no_grad()
+def start(
+    model: Qwen3ForCausalLM,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor | None,
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    scaffold: Scaffold | None = None,
+    counters: Counters | None = None,
+) -> Loop:
+    """The loop over these prompts, computed and before its first pass. inputs_embeds: (B, P, D),
+    right-padded.
 
     scaffold: N canvases that are partly given, instead of a blank one for each prompt; they and
-    options.row_seeds go by canvas, and so does the result. Needs config.gen_length = R.
+    the seeds go by canvas, and so does the result. Needs config.gen_length = R.
     """
-    counters, batch = Counters(), len(inputs_embeds)
+    counters = counters or Counters()
     decoder = resolve_decoder(config, model.config.attention_mode, scaffold is not None)
     if decoder in LEFT_TO_RIGHT:
         prompt = _prompt(model, inputs_embeds, attention_mask, config)
-        result = _write_left_to_right(model, prompt, config, decoder, options, counters)
-        result.counters = counters
-        return result
+        return _left_to_right(model, prompt, config, decoder, seeds, counters)
     pair = denoisers(model, inputs_embeds, attention_mask, config, counters, decoder)
     if scaffold is not None:
-        scaffold, batch = scaffold.to(inputs_embeds.device), len(scaffold.prompt)
-        pair = tuple(one and _one_per_canvas(one, scaffold) for one in pair)
-    try:
-        result = run_loop(model, *pair, batch, config, options, scaffold)
-    finally:
-        for one in pair:
+        return fill(model, pair, config, seeds, scaffold)
+    return _denoising(model, *pair, config, seeds)
+
+
+def fill(
+    model: Qwen3ForCausalLM,
+    prompts: tuple[Denoiser, Denoiser | None],
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    scaffold: Scaffold,
+) -> Denoising:
+    """The loop over canvases that are partly given. prompts: of `denoisers`, which stay as they
+    are, so that further canvases of the same prompts need no second reading."""
+    scaffold = scaffold.to(model.model.embed_tokens.weight.device)
+    pair = tuple(one and _one_per_canvas(one, scaffold) for one in prompts)
+    return _denoising(model, *pair, config, seeds, scaffold)
+
+
+def release(loop: Loop) -> None:
+    """Give back what a loop over static shapes holds; every other loop holds nothing."""
+    if isinstance(loop, Denoising):
+        for one in (loop.denoiser, loop.unconditional):
             if isinstance(one, StaticDenoiser):
                 one.release()
-    result.counters = counters
-    return result
 
 
 def run_loop(
     model: Qwen3ForCausalLM,
     denoiser: Denoiser,
-    unconditional: Denoiser | None,
     batch: int,
     config: SamplingConfig,
     options: DecodeOptions,
-    scaffold: Scaffold | None = None,
 ) -> Decoded:
-    """The loop over denoisers that are already made, with this model's special tokens."""
-    return denoise(
+    """The loop over a denoiser that is already made, with this model's special tokens."""
+    return run_to_end(_denoising(model, denoiser, None, config, options.seeds(batch)), options)
+
+
+def _denoising(
+    model: Qwen3ForCausalLM,
+    denoiser: Denoiser,
+    unconditional: Denoiser | None,
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    scaffold: Scaffold | None = None,
+) -> Denoising:
+    return Denoising(
         denoiser,
-        batch,
+        seeds,
         config,
-        mask_token_id=model.config.mask_token,
-        pad_token_id=model.config.fill_token,
-        end_token_ids=model.config.end_tokens,
+        _special_tokens(model),
         unconditional=unconditional,
         device=model.model.embed_tokens.weight.device,
-        options=options,
         scaffold=scaffold,
     )
+
+
+def _special_tokens(model: Qwen3ForCausalLM) -> SpecialTokens:
+    config = model.config
+    return SpecialTokens(config.mask_token, config.fill_token, config.end_tokens)
 
 
 def denoisers(
@@ -118,26 +166,23 @@ def _prompt(
     return Prompt(inputs_embeds, length)
 
 
-def _write_left_to_right(
+def _left_to_right(
     model: Qwen3ForCausalLM,
     prompt: Prompt,
     config: SamplingConfig,
     decoder: str,
-    options: DecodeOptions,
+    seeds: Sequence[int],
     counters: Counters,
-) -> Decoded:
+) -> Writing:
     on_cpu = prompt.length.device.type == "cpu"
-    return write_left_to_right(
+    return Writing(
         TextReader.start(model, prompt, config, counters),
-        len(prompt.length),
+        seeds,
         config,
+        _special_tokens(model),
         masks=config.block_length if decoder == "speculative" else 0,
         alternate=config.drafting == "alternate" or (config.drafting == "auto" and on_cpu),
-        mask_token_id=model.config.mask_token,
-        pad_token_id=model.config.fill_token,
-        end_token_ids=model.config.end_tokens,
         device=prompt.length.device,
-        options=options,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
-from llava.diffusion.cache import PrefixCache
+from llava.diffusion.cache import PrefixCache, resized
 from llava.diffusion.result import Counters
 from llava.model.decoding.shadow import Shadow
 from llava.model.layers.attention import key_mask, ragged
@@ -34,6 +34,16 @@ class Prompt:
     def select(self, rows: Tensor) -> Prompt:
         canvas = None if self.canvas_length is None else self.canvas_length[rows]
         return Prompt(self.embeds[rows], self.length[rows], canvas)
+
+    def join(self, other: Prompt) -> Prompt:
+        """The prompts of both, as wide as the longest of them."""
+        both, canvas = (self, other), None
+        length = torch.cat([one.length for one in both])
+        width = int(length.max())
+        embeds = torch.cat([resized(one.embeds, width, 1) for one in both])
+        if self.canvas_length is not None:
+            canvas = torch.cat([one.canvas_length for one in both])
+        return Prompt(embeds, length, canvas)
 
     @property
     def mask(self) -> Tensor | None:
@@ -110,6 +120,13 @@ class PromptDenoiser:
         """The same for some rows of the batch; rows: (B',) indices."""
         cache = None if self.cache is None else self.cache.select(rows)
         return replace(self, prompt=self.prompt.select(rows), cache=cache)
+
+    def join(self, other: PromptDenoiser) -> PromptDenoiser:
+        """The same for the rows of both."""
+        prompt, cache = self.prompt.join(other.prompt), None
+        if self.cache is not None:
+            cache = self.cache.join(other.cache, prompt.embeds.shape[1])
+        return replace(self, prompt=prompt, cache=cache)
 
     def _pass(self, canvas: Tensor, shadow: Shadow | None = None) -> tuple[Tensor, Tensor]:
         """Hidden states of the computed rows (B, L, D), the canvas last, and of the shadow's."""

@@ -84,7 +84,7 @@ def measure_drift(
         denoisers(model, *prompts, settings, Counters())[0] for settings in (plainly, config)
     )
     compared = _Compared(plain, other)
-    expected = run_loop(model, compared, None, len(inputs_embeds), plainly, options)
+    expected = run_loop(model, compared, len(inputs_embeds), plainly, options)
     alone = decode(model, *prompts, config, options)
     return Drift(
         max_logit=compared.tally.largest,

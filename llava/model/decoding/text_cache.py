@@ -6,13 +6,14 @@ comes after them, so that what is kept equals what would be recomputed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
-from llava.diffusion.cache import Layers, select_layers
+from llava.diffusion.cache import Layers, resized, select_layers
 from llava.diffusion.result import Counters
 from llava.model.decoding.denoisers import Prompt, prefill_prompt
 from llava.model.layers.passes import decode_pass, empty_layers
@@ -55,6 +56,28 @@ class TextCache:
             self.real[rows],
             self.written[rows],
         )
+
+    def join(self, other: TextCache) -> TextCache:
+        """The rows of both, which have room for the same number of tokens."""
+        prompt, both = self.prompt.join(other.prompt), (self, other)
+        width = prompt.embeds.shape[1]
+
+        def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+            """Prompts cut or padded to their new width, the text after them as it is."""
+            rows = []
+            for one, part in zip(both, parts, strict=True):
+                old = one.prompt.embeds.shape[1]
+                text = part.narrow(dim, old, part.shape[dim] - old)
+                rows.append(torch.cat([resized(part.narrow(dim, 0, old), width, dim), text], dim))
+            return torch.cat(rows)
+
+        layers = tuple(
+            tuple(joined(parts, 2) for parts in zip(*own, strict=True))
+            for own in zip(self.layers, other.layers, strict=True)
+        )
+        real = joined([one.real for one in both], 1)
+        written = torch.cat([one.written for one in both])
+        return TextCache(self.model, prompt, self.counters, layers, real, written)
 
     def run(self, tokens: Tensor, places: Tensor, visible: Tensor) -> tuple[Tensor, Layers]:
         """All layers over tokens (B, n, D) at places (B, n) of the text, from 0, over what is kept.

@@ -60,6 +60,9 @@ class TextReader:
     def select(self, rows: Tensor) -> TextReader:
         return replace(self, cache=self.cache.select(rows))
 
+    def join(self, other: TextReader) -> TextReader:
+        return replace(self, cache=self.cache.join(other.cache))
+
 
 @dataclass
 class TextReading:
