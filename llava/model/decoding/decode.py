@@ -35,19 +35,27 @@ def decode(
     config: SamplingConfig,
     options: DecodeOptions = NO_OPTIONS,
     scaffold: Scaffold | None = None,
+    count: int = 1,
 ) -> Decoded:
     """Decode an answer to each prompt. inputs_embeds: (B, P, D), right-padded.
 
     scaffold: N canvases that are partly given, instead of a blank one for each prompt; they and
     options.row_seeds go by canvas, and so does the result. Needs config.gen_length = R.
+    count: texts of each prompt, one after another in the result and options.row_seeds; a prompt is
+    computed once for all of its own. Left to right only.
     """
     counters, batch = Counters(), len(inputs_embeds)
     decoder = resolve_decoder(config, model.config.attention_mode, scaffold is not None)
     if decoder in LEFT_TO_RIGHT:
         prompt = _prompt(model, inputs_embeds, attention_mask, config)
-        result = _write_left_to_right(model, prompt, config, decoder, options, counters)
+        result = _write_left_to_right(model, prompt, config, decoder, options, counters, count)
         result.counters = counters
         return result
+    if count != 1:
+        raise ValueError(
+            f"count={count} needs decoder 'causal' or 'speculative', not {decoder!r}; "
+            "give each prompt as often as it is to be answered"
+        )
     pair = denoisers(model, inputs_embeds, attention_mask, config, counters, decoder)
     if scaffold is not None:
         scaffold, batch = scaffold.to(inputs_embeds.device), len(scaffold.prompt)
@@ -125,11 +133,16 @@ def _write_left_to_right(
     decoder: str,
     options: DecodeOptions,
     counters: Counters,
+    count: int,
 ) -> Decoded:
     on_cpu = prompt.length.device.type == "cpu"
+    reader = TextReader.start(model, prompt, config, counters)
+    if count > 1:
+        prompts = torch.arange(len(prompt.length), device=prompt.length.device)
+        reader = reader.select(prompts.repeat_interleave(count))
     return write_left_to_right(
-        TextReader.start(model, prompt, config, counters),
-        len(prompt.length),
+        reader,
+        len(prompt.length) * count,
         config,
         masks=config.block_length if decoder == "speculative" else 0,
         alternate=config.drafting == "alternate" or (config.drafting == "auto" and on_cpu),

@@ -20,6 +20,7 @@ from llava.model.language_model.modeling_qwen import (
     MaskedDiffusionOutput,
     Qwen3ForMaskedDiffusion,
 )
+from llava.model.language_model.report_pass import ReportOutput, Reports, report_pass
 from llava.model.llava_arch import (
     Splice,
     arrange_views,
@@ -75,7 +76,8 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         images: Tensor | None = None,
         image_sizes: Tensor | None = None,
         image_features: Tensor | None = None,
-    ) -> MaskedDiffusionOutput:
+        reports: Reports | None = None,
+    ) -> MaskedDiffusionOutput | ReportOutput:
         """As the language model's, with images spliced in.
 
         input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (V, 3, H, W), the views of the
@@ -92,20 +94,21 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             )
             attention_mask = splice.attention_mask
             if vocabulary is not None:
-                return self.denoising_loss(
-                    inputs_embeds,
-                    vocabulary.masked_embed,
-                    vocabulary.score,
-                    attention_mask,
+                labels, noise = (
                     splice_labels(splice, input_ids, labels),
                     _splice_noise(splice, noise),
                 )
+                embedded = (inputs_embeds, vocabulary.masked_embed, vocabulary.score)
+                if reports is not None:
+                    return report_pass(self, *embedded, labels, reports, noise or ())
+                return self.denoising_loss(*embedded, attention_mask, labels, noise)
         return super().forward(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             labels=labels,
             noise=noise,
             prefix_length=prefix_length,
+            reports=reports,
         )
 
     @torch.no_grad()

@@ -39,9 +39,11 @@ from llava.diffusion.result import NO_OPTIONS, Decoded, DecodeOptions
 from llava.diffusion.scaffold import Scaffold
 from llava.model.decoding.decode import decode, token_sampling
 from llava.model.decoding.static_step import StepPool
+from llava.model.language_model.answer_span import AnswerSpan
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
+from llava.model.language_model.report_pass import ReportOutput, Reports, report_pass
 from llava.model.layers import blocks
-from llava.model.layers.attention import key_mask, ragged, take_rows
+from llava.model.layers.attention import key_mask, ragged
 from llava.model.layers.packing import pack
 from llava.model.layers.passes import OverPast, layer_pass, run_layers
 from llava.model.layers.vocabulary import Vocabulary
@@ -67,40 +69,6 @@ class MaskedDiffusionOutput(ModelOutput):
     logits: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class AnswerSpan:
-    """Where each row's answer is: everything from its first target on.
-
-    start, length: (B,). A row without a target is all prefix; it still gets one answer position,
-    for the model to have something to run.
-    """
-
-    start: Tensor
-    length: Tensor
-
-    @classmethod
-    def of(cls, target_mask: Tensor, attention_mask: Tensor | None) -> "AnswerSpan":
-        """target_mask: (B, L) bool. attention_mask: (B, L) or None."""
-        real = torch.full_like(target_mask[:, 0], target_mask.shape[1], dtype=torch.long)
-        if attention_mask is not None:
-            real = attention_mask.sum(dim=1).long()
-        start = torch.where(target_mask.any(dim=1), target_mask.long().argmax(dim=1), real)
-        return cls(start, (real - start).clamp(min=1))
-
-    @cached_property
-    def width(self) -> int:
-        """R, the longest answer; asked of the device once."""
-        return int(self.length.max())
-
-    def take(self, values: Tensor) -> Tensor:
-        """The answers (B, R, ...) of values (B, L, ...)."""
-        return take_rows(values, self.start, self.width)
-
-    def prefix_of(self, values: Tensor) -> Tensor:
-        """The prefixes (B, P, ...) of values (B, L, ...), right-padded."""
-        return values[:, : int(self.start.max())]
-
-
 class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
     """The language model alone. Loads `a2d-qwen3` and plain `qwen3` checkpoints, tied or not."""
 
@@ -116,13 +84,15 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         labels: Tensor | None = None,
         noise: Noise | Sequence[Noise] | None = None,
         prefix_length: Tensor | None = None,
-    ) -> MaskedDiffusionOutput:
+        reports: Reports | None = None,
+    ) -> MaskedDiffusionOutput | ReportOutput:
         """Logits of a canvas, or with labels the denoising loss.
 
         input_ids or inputs_embeds: (B, L) or (B, L, D). attention_mask: (B, L), right-padded.
         labels: (B, L), IGNORE_INDEX where there is no target. noise: drawn when absent; several
         give several views of each sample. prefix_length: (B,), without labels, not in mode `full`:
-        where the answer starts (default: everything is prefix).
+        where the answer starts (default: everything is prefix). reports: the labels are several
+        reports of each sample, to be scored by the causal reading (`report_pass`).
         """
         if labels is None:
             embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -134,6 +104,8 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             vocabulary = self.vocabulary()
             embeds = vocabulary.look_up(input_ids)
             masked_embed, score = vocabulary.masked_embed, vocabulary.score
+        if reports is not None:
+            return report_pass(self, embeds, masked_embed, score, labels, reports, noise or ())
         return self.denoising_loss(embeds, masked_embed, score, attention_mask, labels, noise)
 
     # ------------------------------------------------------------------ loss
