@@ -30,7 +30,7 @@ class RewardArguments:
     )
     clip_range: float = option(0.2, "the ratio counts from 1 - clip_range to 1 + clip_range")
     kl_weight: float = option(
-        0.02, "of the divergence from the checkpoint that the run starts from"
+        0.02, "of the KL divergence from the checkpoint that the run began with"
     )
     denoising_weight: float = option(
         0.1, "of the denoising loss on the best report of each group, for blocks and drafts"

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from llava.data.samples.entry import Entry
+from llava.diffusion.config import SamplingConfig
+from llava.model.builder import Loaded
 from llava.reward.rewards import Written
 from llava.reward.rollout import write
+from llava.reward.scorer import Scorer
 from llava.train.batches import EXTRA_FIELDS
 from llava.train.run.processes import total
 
-if TYPE_CHECKING:
-    from llava.reward.trainer import RewardTrainer
 
-
-def held_out(trainer: RewardTrainer, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Means over the first `held_out` samples, over all processes; as named in the log.
+def held_out(
+    loaded: Loaded,
+    scorer: Scorer,
+    batches: Iterable[dict[str, Any]],
+    entries: Sequence[Entry],
+    sampling: SamplingConfig,
+    device: torch.device,
+) -> dict[str, float]:
+    """Means over samples 0 .. len(entries) - 1, over all processes; as named in the log.
 
     Each reward, the reports that ended, words over those of the references, tokens per pass.
+    batches: of this process, on its device. sampling: made greedy.
     """
-    greedy = replace(trainer.sampling, temperature=0.0)
-    entries, sums = trainer.eval_dataset.entries, Counter()
-    for raw in batches:
-        inputs = dict(trainer._prepare_inputs(raw))
+    greedy = replace(sampling, temperature=0.0)
+    sums: Counter[str] = Counter()
+    for batch in batches:
+        inputs = dict(batch)
         extra = {name: inputs.pop(name) for name in EXTRA_FIELDS}
         index = extra["sample_index"]
-        wanted = extra["weight"].bool() & (index < trainer.settings.held_out)
+        wanted = extra["weight"].bool() & (index < len(entries))
         rows = wanted.nonzero().squeeze(1)
-        written = write(trainer.loaded, inputs, rows, [0] * len(rows), greedy)
+        written = write(loaded, inputs, rows, [0] * len(rows), greedy)
         reports = [report for (report,) in written]
         samples = index[rows].tolist()
         golds = [entries[sample].messages[-1]["value"] for sample in samples]
         judged = [Written(r.text, g, r.ended) for r, g in zip(reports, golds, strict=True)]
-        scores = trainer.scorer(judged)
+        scores = scorer(judged)
         sums["reward"] += sum(scores.total)
         sums += Counter({name: sum(values) for name, values in scores.parts.items()})
         sums["count"] += len(reports)
@@ -45,11 +54,9 @@ def held_out(trainer: RewardTrainer, batches: Iterable[dict[str, Any]]) -> dict[
         sums["gold"] += sum(len(gold.split()) for gold in golds)
         sums["tokens"] += sum(len(report.tokens) for report in reports)
         sums["passes"] += sum(report.nfe for report in reports)
-    names = ["reward", *trainer.scorer.parts, "ended"]
+    names = ["reward", *scorer.parts, "ended"]
     rest = ("count", "words", "gold", "tokens", "passes")
-    summed = total(
-        [float(sums[name]) for name in (*names, *rest)], torch.device(trainer.args.device)
-    )
+    summed = total([float(sums[name]) for name in (*names, *rest)], device)
     values, (count, words, gold, tokens, passes) = summed[: len(names)], summed[len(names) :]
     means = {name: value / max(count, 1.0) for name, value in zip(names, values, strict=True)}
     return means | {

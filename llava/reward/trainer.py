@@ -96,7 +96,7 @@ class RewardTrainer(LLaDATrainer):
         self.groups: dict[int, Group] = {}
         self.rollout = -1
         self.reward_monitor = RewardMonitor(list(scorer.parts), self.args.device)
-        self.add_callback(SampleGroups(self))
+        self.add_callback(SampleGroups(self, self.groups))
 
     # ------------------------------------------------------------------ loss
 
@@ -151,7 +151,8 @@ class RewardTrainer(LLaDATrainer):
         """The group of each row; a stand-in's where it has no sample."""
         rollout = self.state.global_step // self.settings.updates
         if rollout != self.rollout:
-            self.groups, self.rollout = {}, rollout
+            self.groups.clear()
+            self.rollout = rollout
         samples, real = extra["sample_index"].tolist(), extra["weight"].bool().tolist()
         missing = [
             row for row, sample in enumerate(samples) if real[row] and sample not in self.groups
@@ -227,7 +228,14 @@ class RewardTrainer(LLaDATrainer):
         )
         if self.settings.held_out:
             with self._writing():
-                found = held_out(self, dataloader)
+                found = held_out(
+                    self.loaded,
+                    self.scorer,
+                    (self._checked(batch) for batch in dataloader),
+                    self.eval_dataset.entries[: self.settings.held_out],
+                    self.sampling,
+                    self.args.device,
+                )
             output.metrics.update({f"{metric_key_prefix}_{n}": value for n, value in found.items()})
         return output
 

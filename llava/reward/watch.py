@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava.reward.policy import PolicyLoss
 from llava.reward.rollout import Group
 from llava.train.run.processes import total
 from llava.train.watch.sample_reports import find_writer, quoted
-
-if TYPE_CHECKING:
-    from llava.reward.trainer import RewardTrainer
 
 _SHOWN = 4
 """Groups on TensorBoard."""
@@ -74,10 +71,13 @@ def group_figures(group: Group) -> dict[str, float]:
 
 
 class SampleGroups(TrainerCallback):
-    """Writes the groups of the last step to TensorBoard at each evaluation and checkpoint."""
+    """Writes groups of the last step to TensorBoard at each evaluation and checkpoint.
 
-    def __init__(self, trainer: RewardTrainer) -> None:
-        self.trainer = trainer
+    groups: by dataset index, as the trainer keeps them up to date.
+    """
+
+    def __init__(self, trainer: Trainer, groups: Mapping[int, Group]) -> None:
+        self.trainer, self.groups = trainer, groups
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -86,7 +86,7 @@ class SampleGroups(TrainerCallback):
         if board is None:
             return
         entries = self.trainer.train_dataset.entries
-        for number, (sample, group) in enumerate(list(self.trainer.groups.items())[:_SHOWN]):
+        for number, (sample, group) in enumerate(list(self.groups.items())[:_SHOWN]):
             page = group_page(entries[sample].id, entries[sample].messages[-1]["value"], group)
             board.add_text(f"group/{number}", page, state.global_step)
         board.flush()
