@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+    from transformers import TrainerCallback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(REWARD, reinforce, [*_options_of_start(argv), *argv])
 
 
-def reinforce(arguments: Arguments) -> int:
-    """Returns the exit code. Raises ValueError or FileNotFoundError for what the user can fix."""
+def reinforce(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> int:
+    """Returns the exit code; as `llava.train.train.train`, with its errors."""
     from llava.reward.scorer import Scorer
     from llava.reward.trainer import RewardSettings, RewardTrainer
 
@@ -51,7 +52,7 @@ def reinforce(arguments: Arguments) -> int:
     )
     start = frozen_start(arguments, options)
     make = partial(RewardTrainer, settings=settings, scorer=scorer, start=start)
-    return train(arguments, make=make)
+    return train(arguments, callbacks, make)
 
 
 def check_start(arguments: Arguments) -> None:
