@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerCallback
 
+_UNUSED = {"stratified_t": False, "num_views": 0, "complementary": True, "end_of_text_weight": 1.0}
+"""Options of the other stages that nothing here would follow, with their defaults."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The options that the checkpoint was trained with are taken from it, unless they are given."""
@@ -67,11 +70,18 @@ def check_start(arguments: Arguments) -> None:
         )
     config = read_config(Path(folder))
     mode, weight = config.get("attention_mode", "full"), config.get("causal_weight", 1.0)
+    weight = weight and arguments.model.causal_weight
     if mode != "block" or not weight:
         raise ValueError(
             f"--model_name_or_path {folder} has attention_mode {mode!r} and causal_weight {weight}:"
             " stage 3 needs the causal reading of mode block; train stage 2 with "
             "--attention_mode block --causal_weight 1"
+        )
+    given = [name for name, usual in _UNUSED.items() if arguments.own[name] != usual]
+    if given:
+        raise ValueError(
+            f"--{given[0]} {arguments.own[given[0]]}: stage 3 draws one complementary pair of "
+            "masks of each accepted report and weighs all its tokens alike; leave it out"
         )
     if arguments.run.lora_rank and arguments.run.lora_dropout:
         raise ValueError(

@@ -23,7 +23,7 @@ from llava.diffusion.masking import Noise, complement, row_seed
 from llava.model.builder import Loaded
 from llava.model.language_model.report_pass import Reports
 from llava.reward.held_out import held_out
-from llava.reward.policy import Objective, advantages, policy_loss
+from llava.reward.policy import Objective, PolicyLoss, advantages, policy_loss
 from llava.reward.rewards import Written
 from llava.reward.rollout import (
     Group,
@@ -119,24 +119,14 @@ class RewardTrainer(LLaDATrainer):
 
         # 2. Their log-probabilities, and the denoising loss of the accepted ones.
         outputs = model(**batch.inputs, noise=self._masks(batch, extra), reports=reports)
-        log_probs = outputs.log_probs
-        width = log_probs.shape[2]
-        for group, values in zip(groups, by_report(log_probs.detach(), batch), strict=True):
-            group.old = group.old or values
-        old = in_order([group.old for group in groups], batch, width)
-        reference = None
-        if self.start is not None:
-            reference = in_order([group.reference for group in groups], batch, width)
-
-        # 3. The objective (`policy`), and the denoising loss at its weight.
-        totals = torch.tensor([group.total for group in groups], device=log_probs.device)
-        advantage = advantages(totals).gather(1, batch.order)
-        spoken = torch.arange(width, device=log_probs.device) < batch.length[..., None]
-        policy = policy_loss(log_probs, old, reference, spoken, advantage, self.objective)
-        sample_loss = policy.sample_loss
+        sample_loss = torch.zeros_like(extra["weight"], dtype=torch.float32)
         if outputs.sample_loss is not None:
-            sample_loss = sample_loss + self.settings.denoising_weight * outputs.sample_loss
+            sample_loss = self.settings.denoising_weight * outputs.sample_loss
             self.monitor.record_loss(outputs.copy_ce, outputs.copy_tokens, outputs.copy_p)
+
+        # 3. The objective of `policy`.
+        policy = self._policy_loss(outputs.log_probs, batch, groups)
+        sample_loss = sample_loss + policy.sample_loss
 
         # 4. Record, and take the mean over the samples of the global batch.
         real = extra["weight"].bool()
@@ -146,6 +136,22 @@ class RewardTrainer(LLaDATrainer):
         loss = (sample_loss * extra["weight"]).sum()
         loss = loss * (self.args.world_size / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _policy_loss(
+        self, log_probs: Tensor, batch: ReportBatch, groups: Sequence[Group]
+    ) -> PolicyLoss:
+        """log_probs: (B, G, R). In the first step on a rollout they are also the old ones."""
+        for group, values in zip(groups, by_report(log_probs.detach(), batch), strict=True):
+            group.old = group.old or values
+        width, device = log_probs.shape[2], log_probs.device
+        old = in_order([group.old for group in groups], batch, width)
+        reference = None
+        if self.start is not None:
+            reference = in_order([group.reference for group in groups], batch, width)
+        totals = torch.tensor([group.total for group in groups], device=device)
+        advantage = advantages(totals).gather(1, batch.order)
+        spoken = torch.arange(width, device=device) < batch.length[..., None]
+        return policy_loss(log_probs, old, reference, spoken, advantage, self.objective)
 
     def _groups_of(self, inputs: dict[str, Tensor], extra: dict[str, Any]) -> list[Group]:
         """The group of each row; a stand-in's where it has no sample."""
@@ -231,7 +237,7 @@ class RewardTrainer(LLaDATrainer):
                 found = held_out(
                     self.loaded,
                     self.scorer,
-                    (self._checked(batch) for batch in dataloader),
+                    (self._prepare_inputs(batch) for batch in dataloader),
                     self.eval_dataset.entries[: self.settings.held_out],
                     self.sampling,
                     self.args.device,

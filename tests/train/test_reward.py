@@ -149,6 +149,8 @@ def test_adapters_in_bf16_go_on_from_a_checkpoint_and_load_like_one(tmp_path, re
         (("--group_size", "1"), "a group needs at least 2; try 8"),
         (("--clip_range", "1"), "--clip_range=1.0: must be a number above 0 and below 1"),
         (("--kl_weight", "nan"), "--kl_weight=nan"),
+        (("--num_views", "4"), "--num_views 4: stage 3 draws one complementary pair"),
+        (("--causal_weight", "0"), "stage 3 needs the causal reading"),
         (("--lora_rank", "2", "--lora_dropout", "0.1"), "--lora_dropout 0.1"),
     ],
 )
