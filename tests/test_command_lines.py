@@ -29,9 +29,11 @@ MODULES = (
     "llava.eval.compare",
     "llava.eval.evaluate",
     "llava.eval.external",
+    "llava.eval.external_rewards",
     "llava.phantom.results",
     "llava.eval.report_page",
     "llava.generate",
+    "llava.reward.train",
 )
 PROBE = """
 import os, runpy, sys

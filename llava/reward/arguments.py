@@ -33,7 +33,7 @@ class RewardArguments:
         0.02, "of the KL divergence from the checkpoint that the run began with"
     )
     denoising_weight: float = option(
-        0.1, "of the denoising loss on the best report of each group, for blocks and drafts"
+        0.02, "of the denoising loss on the best report of each group, for blocks and drafts"
     )
     held_out_reports: int = option(
         200, "reports of --eval_data_path that are written and rewarded at each evaluation"

@@ -63,8 +63,9 @@ class Group:
 class ReportBatch(NamedTuple):
     """What the model takes (`report_pass`): every prompt with its G reports of R positions.
 
-    length, advantage order: by `order` (B, G), in which each row's reports were laid out, the
-    accepted one first. first: (B, T) bool, the positions of accepted reports.
+    order: (B, G), in which each row's reports were laid out, the accepted one first. length: (B,
+    G), their tokens, in that order. first: (B, T) bool, the accepted reports, with line break and
+    one fill token.
     """
 
     inputs: dict[str, Tensor]
@@ -123,14 +124,13 @@ def write(
 def report_batch(loaded: Loaded, inputs: dict[str, Tensor], groups: Sequence[Group]) -> ReportBatch:
     """Prompts of a micro-batch, each followed by its reports, in rows of one width.
 
-    A report is laid out as an answer is in training: ids and end token, line break, fill; R is a
-    whole number of blocks and holds the longest of them.
+    A report is laid out as an answer is in training: ids and end token, line break, fill; R holds
+    the longest of them.
     """
     config, device = loaded.model.config, inputs["input_ids"].device
     line_break = loaded.tokenizer("\n", add_special_tokens=False)["input_ids"]
     longest = max(len(each.tokens) for group in groups for each in group.reports)
     width = longest + len(line_break) + 1
-    width += -width % config.block_length
     rows, orders, lengths = [], [], []
     start = prompt_length(inputs).tolist()
     for own, begin, group in zip(inputs["input_ids"].tolist(), start, groups, strict=True):
@@ -148,12 +148,12 @@ def report_batch(loaded: Loaded, inputs: dict[str, Tensor], groups: Sequence[Gro
     end = begin + len(orders[0]) * width
     labels = ids.masked_fill((place < begin) | (place >= end), IGNORE_INDEX)
     accepted = torch.tensor([group.accepted is not None for group in groups], device=device)
-    first = (place >= begin) & (place < begin + width) & accepted[:, None]
+    length = torch.tensor(lengths, device=device)
+    own = length[:, :1] + len(line_break) + 1
+    first = (place >= begin) & (place < begin + own) & accepted[:, None]
     taken: dict[str, Any] = {name: inputs[name] for name in IMAGE_FIELDS if name in inputs}
     taken |= {"input_ids": ids, "labels": labels, "attention_mask": (place < end).long()}
-    return ReportBatch(
-        taken, torch.tensor(lengths, device=device), torch.tensor(orders, device=device), first
-    )
+    return ReportBatch(taken, length, torch.tensor(orders, device=device), first)
 
 
 def in_order(values: Sequence[Sequence[Sequence[float]]], batch: ReportBatch, width: int) -> Tensor:

@@ -54,7 +54,7 @@ class RewardSettings:
     updates: int = 1
     clip: float = 0.2
     kl_weight: float = 0.02
-    denoising_weight: float = 0.1
+    denoising_weight: float = 0.02
     held_out: int = 200
 
 
@@ -132,7 +132,7 @@ class RewardTrainer(LLaDATrainer):
         real = extra["weight"].bool()
         self.guard.record(sample_loss[real], extra["sample_index"][real].tolist())
         kept = [group for group, is_real in zip(groups, real.tolist(), strict=True) if is_real]
-        self.reward_monitor.record(kept, policy, real)
+        self.reward_monitor.record(kept, policy, outputs.sample_loss, real)
         loss = (sample_loss * extra["weight"]).sum()
         loss = loss * (self.args.world_size / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss

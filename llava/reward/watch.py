@@ -20,6 +20,7 @@ from llava.train.watch.sample_reports import find_writer, quoted
 
 _SHOWN = 4
 """Groups on TensorBoard."""
+_TOTALS = ("groups", "tokens", "kl", "clipped", "denoising", "accepted")
 
 
 class RewardMonitor:
@@ -29,8 +30,18 @@ class RewardMonitor:
         self.parts, self.device = list(parts), device
         self.sums: Counter[str] = Counter()
 
-    def record(self, groups: Sequence[Group], policy: PolicyLoss, real: torch.Tensor) -> None:
-        """A micro-batch. groups: those of the real samples. real: (B,) bool."""
+    def record(
+        self,
+        groups: Sequence[Group],
+        policy: PolicyLoss,
+        denoising: torch.Tensor | None,
+        real: torch.Tensor,
+    ) -> None:
+        """A micro-batch. groups: those of the real samples. denoising: (B,) or None. real: (B,)."""
+        accepted = sum(group.accepted is not None for group in groups)
+        if denoising is not None and accepted:
+            self.sums["denoising"] += float(denoising.detach()[real].sum())
+            self.sums["accepted"] += accepted
         for group in groups:
             self.sums += Counter(group_figures(group))
         of_tokens = {"kl": policy.kl, "clipped": policy.clipped, "tokens": policy.tokens}
@@ -42,12 +53,13 @@ class RewardMonitor:
         names = [f"reward_{name}" for name in self.parts]
         names += ["reward", "reward_spread", "groups_without_spread", "distinct_reports"]
         names += ["report_tokens", "reports_ended", "tokens_per_pass"]
-        own = [self.sums[name] for name in (*names, "groups", "tokens", "kl", "clipped")]
-        *values, groups, tokens, kl, clipped = total(own, self.device)
+        own = [self.sums[name] for name in (*names, *_TOTALS)]
+        *values, groups, tokens, kl, clipped, denoising, accepted = total(own, self.device)
         self.sums.clear()
         logs = {name: value / max(groups, 1.0) for name, value in zip(names, values, strict=True)}
         tokens = max(tokens, 1.0)
-        return logs | {"kl_per_token": kl / tokens, "clipped_share": clipped / tokens}
+        logs |= {"kl_per_token": kl / tokens, "clipped_share": clipped / tokens}
+        return logs | ({"denoising_loss": denoising / accepted} if accepted else {})
 
 
 def group_figures(group: Group) -> dict[str, float]:

@@ -90,8 +90,9 @@ def test_the_denoising_loss_is_the_first_reports_and_leaves_log_probabilities_al
     inputs, length = batch_of(PROMPTS, REPORTS)
     plain = model(**inputs, reports=Reports(length)).log_probs
     place = torch.arange(inputs["input_ids"].shape[1])
+    answers = torch.tensor([[6], [5]])  # the reports of 4 and 3 tokens, and two of fill
     first = inputs["labels"] != IGNORE_INDEX
-    first &= place < torch.tensor([[len(prompt) + WIDTH] for prompt in PROMPTS])
+    first &= place < torch.tensor([[len(prompt)] for prompt in PROMPTS]) + answers
     shape = NoiseShape(block_length=4, random_grid=True)
     (view,) = seeded_views(first, [5, 6], 1, None, shape)
     copies = [view, complement(view, first)]
@@ -103,12 +104,12 @@ def test_the_denoising_loss_is_the_first_reports_and_leaves_log_probabilities_al
     alone = model(
         input_ids=inputs["input_ids"][:, :longest],
         labels=labels[:, :longest],
-        attention_mask=(place < first.long().cumsum(1).argmax(1)[:, None] + 1)[:, :longest].long(),
+        attention_mask=(place <= first.long().cumsum(1).argmax(1)[:, None])[:, :longest].long(),
         noise=[view._replace(**{n: getattr(view, n)[:, :longest] for n in view._fields[:2]})],
     )
     expected = alone.sample_loss - model.config.causal_weight * alone.next_token_ce
     torch.testing.assert_close(found.sample_loss, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(found.copy_tokens.sum(dim=0), torch.tensor([WIDTH, WIDTH]))
+    assert torch.equal(found.copy_tokens.sum(dim=0), answers.squeeze(1))
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ def test_the_log_holds_means_over_groups_and_over_tokens():
     monitor = RewardMonitor(["findings"], torch.device("cpu"))
     tokens, real = torch.tensor([3, 3, 9]), torch.tensor([True, True, False])
     policy = PolicyLoss(torch.zeros(3), tokens * 0.5, torch.tensor([1, 2, 9]), tokens)
-    monitor.record([group(["a", "b"], [0.0, 1.0]), group(["c", "c"], [0.5, 0.5])], policy, real)
+    groups = [group(["a", "b"], [0.0, 1.0]), group(["c", "c"], [0.5, 0.5])]
+    monitor.record(groups, policy, torch.tensor([0.7, 0.0, 9.0]), real)
     found = monitor.summary()
     expected = {
         "reward": 0.5,
@@ -30,6 +31,7 @@ def test_the_log_holds_means_over_groups_and_over_tokens():
         "tokens_per_pass": 0.75,
         "kl_per_token": 0.5,
         "clipped_share": 0.5,
+        "denoising_loss": 0.7,
     }
     assert found == pytest.approx(expected)
     assert monitor.summary()["reward"] == 0

@@ -67,7 +67,8 @@ def report_pass(
 
     embeds: (B, L, D), masked_embed: (1, D), score: hidden rows (n, D) -> logits (n, V). labels:
     (B, L), the ids of the G R report positions of each row, which follow one another. copies: K
-    masked copies of the first report, or none; a sample of which nothing is masked adds 0.
+    masked copies of the first report, or none; what none of them hides is no part of that answer,
+    and a sample of which nothing is hidden adds 0.
     """
     # 1. Cut the reports out, and put their clean and noisy strips together.
     target_mask = labels != IGNORE_INDEX
@@ -85,7 +86,7 @@ def report_pass(
 
     # 2. One pass over prefix, first report, its copies, other reports.
     clean_hidden, noisy_hidden = _encode(
-        model, span.prefix_of(embeds), (clean, noisy), span, copies
+        model, span.prefix_of(embeds), (clean, noisy), span, copies, masked
     )
 
     # 3. Score the masked rows, and of every report the row before each of its tokens.
@@ -103,12 +104,15 @@ def report_pass(
     if not copies:
         return output
 
-    # 4. The denoising loss, each sample over the positions of its first report.
+    # 4. The denoising loss, each sample over the tokens of its first answer.
+    answer_length = masked.any(dim=0).sum(dim=1)
     p_mask = torch.stack([take_rows(copy.p_mask, span.start, span.width) for copy in copies])
     weighting = model.config.loss_weighting
-    output.sample_loss = masked_diffusion_loss(token_ce, masked, p_mask, span.length, weighting)
+    output.sample_loss = masked_diffusion_loss(token_ce, masked, p_mask, answer_length, weighting)
     output.copy_ce = cross_entropy_by_copy(token_ce.detach(), masked)
-    output.copy_tokens, output.copy_p = masked.sum(dim=-1), p_mask.mean(dim=-1)
+    output.copy_tokens = masked.sum(dim=-1)
+    targets_p = p_mask * masked.any(dim=0)
+    output.copy_p = targets_p.sum(dim=-1) / answer_length.clamp(min=1)
     return output
 
 
@@ -125,8 +129,12 @@ def _encode(
     strips: tuple[Tensor, Tensor],
     span: AnswerSpan,
     copies: Sequence[Noise],
+    masked: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states of clean (G, B, R, D) and noisy (K, B, R, D) strips."""
+    """Hidden states of clean (G, B, R, D) and noisy (K, B, R, D) strips.
+
+    masked: (K, B, R) bool; nothing sees a noisy row that no copy hides, as in a batch without it.
+    """
     clean, noisy = strips
     more, device = len(clean) - 1, prefix.device
     if copies:
@@ -134,6 +142,11 @@ def _encode(
     else:
         grid = (torch.ones_like(span.start), torch.zeros_like(span.start))
     visible = blocks.visible(span.start, *grid, len(noisy), span.width, more)
+    if copies:
+        answer = masked.any(dim=0)  # (B, R)
+        full = torch.ones_like(answer)
+        columns = [full, *[answer] * len(noisy), *[full] * more]
+        visible = visible & torch.cat(columns, dim=1)[:, None]
     offsets = blocks.strip_offsets(len(noisy), device, more)
     _, hidden = model.shared_prefix_pass(
         prefix,
