@@ -43,7 +43,7 @@ def held_out(
         written = write(loaded, inputs, rows, [0] * len(rows), greedy)
         reports = [report for (report,) in written]
         samples = index[rows].tolist()
-        golds = [entries[sample].messages[-1]["value"] for sample in samples]
+        golds = [entries[sample].messages[1]["value"] for sample in samples]
         judged = [Written(r.text, g, r.ended) for r, g in zip(reports, golds, strict=True)]
         scores = scorer(judged)
         sums["reward"] += sum(scores.total)

@@ -77,6 +77,13 @@ def check_start(arguments: Arguments) -> None:
             " stage 3 needs the causal reading of mode block; train stage 2 with "
             "--attention_mode block --causal_weight 1"
         )
+    deepspeed = arguments.training.hf_deepspeed_config
+    if deepspeed is not None and deepspeed.is_zero3():
+        raise ValueError(
+            f"--deepspeed {arguments.training.deepspeed} is ZeRO-3, which divides the weights: "
+            "processes that write reports of different lengths would wait for one another for "
+            "ever; give zero2.json"
+        )
     given = [name for name, usual in _UNUSED.items() if arguments.own[name] != usual]
     if given:
         raise ValueError(
@@ -93,10 +100,12 @@ def check_start(arguments: Arguments) -> None:
 def frozen_start(arguments: Arguments, options: RewardArguments) -> nn.Module | None:
     """The checkpoint once more, for the KL term."""
     from llava.model.builder import load_checkpoint
+    from llava.train.run.processes import whole_weights
 
     if not options.kl_weight:
         return None
-    return load_checkpoint(arguments.model.model_name_or_path).model.requires_grad_(False)
+    with whole_weights(arguments.training):
+        return load_checkpoint(arguments.model.model_name_or_path).model.requires_grad_(False)
 
 
 def _options_of_start(argv: Sequence[str]) -> list[str]:

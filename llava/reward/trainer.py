@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import EvalLoopOutput
 
 from llava.diffusion.config import SamplingConfig, default_block_length
@@ -74,11 +73,6 @@ class RewardTrainer(LLaDATrainer):
         policies: Policies,
         **trainer_arguments: Any,
     ) -> None:
-        if is_deepspeed_zero3_enabled():
-            raise ValueError(
-                "--deepspeed: ZeRO-3 divides the weights, and processes that write reports of "
-                "different lengths would wait for one another for ever; give zero2.json"
-            )
         policies = replace(policies, repeats=settings.updates)
         super().__init__(loaded, policies=policies, **trainer_arguments)
         config = loaded.model.config
@@ -180,7 +174,7 @@ class RewardTrainer(LLaDATrainer):
         ]
 
     def _judged(self, sample: int, reports: Sequence[Sampled]) -> list[Written]:
-        reference = self.train_dataset.entries[sample].messages[-1]["value"]
+        reference = self.train_dataset.entries[sample].messages[1]["value"]
         return [Written(report.text, reference, report.ended) for report in reports]
 
     @contextmanager
@@ -202,7 +196,7 @@ class RewardTrainer(LLaDATrainer):
         with torch.no_grad(), self.accelerator.autocast():
             found = self.start(**batch.inputs, reports=reports).log_probs
         for group, values in zip(groups, by_report(found.float(), batch), strict=True):
-            group.reference = values
+            group.reference = group.reference or values
 
     def _masks(self, batch: ReportBatch, extra: dict[str, Any]) -> list[Noise]:
         """A complementary pair of masks of each accepted report; none where there is none."""

@@ -99,7 +99,7 @@ class SampleGroups(TrainerCallback):
             return
         entries = self.trainer.train_dataset.entries
         for number, (sample, group) in enumerate(list(self.groups.items())[:_SHOWN]):
-            page = group_page(entries[sample].id, entries[sample].messages[-1]["value"], group)
+            page = group_page(entries[sample].id, entries[sample].messages[1]["value"], group)
             board.add_text(f"group/{number}", page, state.global_step)
         board.flush()
 

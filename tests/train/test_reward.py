@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from llava.train.train import main
 BLOCK = ("--attention_mode", "block", "--block_length", "4")
 FAST = ("--watched_rewards", "format", "--answer_canvas", "16", "--group_size", "4")
 TOY = ("--rewards", "toy_rewards:letters", *FAST)
+ZERO_3 = Path(__file__).resolve().parents[2] / "train/zero3.json"
 NO_GRADIENT = "k_proj.bias"
 
 
@@ -150,6 +152,7 @@ def test_adapters_in_bf16_go_on_from_a_checkpoint_and_load_like_one(tmp_path, re
         (("--group_size", "1"), "a group needs at least 2; try 8"),
         (("--clip_range", "1"), "--clip_range=1.0: must be a number above 0 and below 1"),
         (("--kl_weight", "nan"), "--kl_weight=nan"),
+        (("--deepspeed", str(ZERO_3)), "is ZeRO-3"),
         (("--num_views", "4"), "--num_views 4: stage 3 draws one complementary pair"),
         (("--causal_weight", "0"), "stage 3 needs the causal reading"),
         (("--lora_rank", "2", "--lora_dropout", "0.1"), "--lora_dropout 0.1"),
