@@ -77,8 +77,8 @@ def check_start(arguments: Arguments) -> None:
             " stage 3 needs the causal reading of mode block; train stage 2 with "
             "--attention_mode block --causal_weight 1"
         )
-    deepspeed = arguments.training.hf_deepspeed_config
-    if deepspeed is not None and deepspeed.is_zero3():
+    deepspeed = arguments.training.deepspeed and arguments.training.hf_deepspeed_config
+    if deepspeed and deepspeed.is_zero3():
         raise ValueError(
             f"--deepspeed {arguments.training.deepspeed} is ZeRO-3, which divides the weights: "
             "processes that write reports of different lengths would wait for one another for "
