@@ -27,7 +27,7 @@ def stage2(tmp_path_factory, command):
     return output
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reinforce(stage2, command):
     def build(output, *more):
         words = command(output, *more)
@@ -90,40 +90,42 @@ TWICE = (
 )
 
 
-def test_two_processes_come_to_the_update_of_one_with_the_same_groups(tmp_path, reinforce):
-    found = []
-    for processes in (1, 2):
-        output = tmp_path / str(processes)
-        batch = ("--per_device_train_batch_size", str(8 // processes))
-        arguments = reinforce(output, *TWICE, *batch)
-        codes = run(arguments, tmp_path / "log", processes, program=reward_main)
-        assert codes == [0] * processes, (tmp_path / "log").read_text()[-3000:]
-        found.append(output)
-    alone, shared = found
-    assert losses(shared) == pytest.approx(losses(alone), rel=1e-4, abs=1e-6)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, reinforce):
+    """A run of 4 steps, two on each rollout, in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    codes = run(reinforce(folder / "run", *TWICE), folder / "log", program=reward_main)
+    assert codes == [0], (folder / "log").read_text()[-3000:]
+    return folder / "run"
+
+
+def test_two_processes_come_to_the_update_of_one_with_the_same_groups(tmp_path, reinforce, whole):
+    shared, log = tmp_path / "run", tmp_path / "log"
+    arguments = reinforce(shared, *TWICE, "--per_device_train_batch_size", "4")
+    assert run(arguments, log, 2, program=reward_main) == [0, 0], log.read_text()[-3000:]
+    assert losses(shared) == pytest.approx(losses(whole), rel=1e-4, abs=1e-6)
     names = ("reward", "reward_spread", "distinct_reports", "report_tokens", "kl_per_token")
-    logs = [[entry for entry in history(each) if "reward" in entry] for each in found]
+    logs = [[entry for entry in history(each) if "reward" in entry] for each in (whole, shared)]
     assert len(logs[0]) == 4
     for one, other in zip(*logs, strict=True):
         for name in names:
             assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
-    reference = weights(alone)
+    reference = weights(whole)
     for key, value in weights(shared).items():
         if not key.endswith(NO_GRADIENT):
             torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-4, msg=key)
 
 
 def test_a_run_that_is_killed_between_two_updates_of_a_rollout_comes_to_the_same_bits(
-    tmp_path, reinforce
+    tmp_path, reinforce, whole
 ):
     log = tmp_path / "log"
-    assert run(reinforce(tmp_path / "whole", *TWICE), log, program=reward_main) == [0]
     arguments = reinforce(tmp_path / "run", *TWICE)
     kill = partial(before_step, 3, die)  # between the two updates of the second rollout
     assert run(arguments, log, hook=kill, program=reward_main) == [-9]
     assert run(arguments, log, program=reward_main) == [0], log.read_text()[-3000:]
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    assert same_bits(tmp_path / "run", tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(whole)
+    assert same_bits(tmp_path / "run", whole)
 
 
 def test_adapters_in_bf16_go_on_from_a_checkpoint_and_load_like_one(tmp_path, reinforce, stage2):
