@@ -128,10 +128,13 @@ def test_a_run_that_is_killed_between_two_updates_of_a_rollout_comes_to_the_same
     assert same_bits(tmp_path / "run", whole)
 
 
-def test_adapters_in_bf16_go_on_from_a_checkpoint_and_load_like_one(tmp_path, reinforce, stage2):
+def test_adapters_in_bf16_over_cached_features_go_on_from_a_checkpoint_and_load_like_one(
+    tmp_path, reinforce, stage2
+):
     lora = ("--lora_rank", "2", "--mm_tunable_parts", "mm_mlp_adapter,mm_language_model")
     output = tmp_path / "run"
-    assert reward_main(reinforce(output, *TOY, *lora, "--bf16", "true")) == 0
+    more = ("--bf16", "true", "--feature_cache", tmp_path / "features")
+    assert reward_main(reinforce(output, *TOY, *lora, *more)) == 0
     assert (output / "adapter_model.safetensors").is_file()
     before, after = (load_pretrained_model(f, device="cpu").model for f in (stage2, output))
     assert after.config.attention_mode == "block"
