@@ -63,15 +63,19 @@ def score(metric: str, predictions: Sequence[Prediction]) -> ExternalScore:
 
     Raises ValueError on an unknown metric and UnavailableError when it cannot run here.
     """
+    return _adapter(metric).run(imported(metric), predictions)
+
+
+def imported(metric: str) -> Any:
+    """The module of a metric's package. Raises UnavailableError with the remedy."""
     adapter = _adapter(metric)
     try:
-        module = import_module(adapter.module)
+        return import_module(adapter.module)
     except ImportError as error:
         raise UnavailableError(
             f"{metric} is unavailable: {error}. Install it (pip install {adapter.package}), in an "
             "environment of its own where its versions clash with this one's"
         ) from error
-    return adapter.run(module, predictions)
 
 
 def check_metric(metric: str) -> str:
@@ -109,7 +113,7 @@ def _chexbert(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     from llava.eval.labeler import FINDINGS, UNCERTAIN
     from llava.eval.metrics.clinical import POLICIES, agreement, clinical_metrics
 
-    labeler = _load("chexbert", module.F1CheXbert)
+    labeler = load("chexbert", module.F1CheXbert)
     if tuple(labeler.target_names) != FINDINGS:
         raise UnavailableError(
             f"chexbert is unavailable: its findings are {labeler.target_names}, expected are "
@@ -139,7 +143,7 @@ def _radgraph(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
     """RadGraph F1 of the original model; the main value is `partial`, entities with relations."""
     from llava.eval.metrics.significance import mean_of
 
-    scorer = _load("radgraph", module.F1RadGraph, reward_level="all", model_type="radgraph")
+    scorer = load("radgraph", module.F1RadGraph, reward_level="all", model_type="radgraph")
     references = [p.reference.strip() for p in predictions]
     generated = [p.prediction.strip() for p in predictions]
     means, rewards, *_ = scorer(refs=references, hyps=generated)
@@ -156,7 +160,7 @@ def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
     # radeval 2.2.1 imports parts of itself by an older spelling of its name
     sys.modules.setdefault("RadEval", module)
-    scorer = _load("radcliq", module.RadEval, metrics=["radcliq"], per_sample=True)
+    scorer = load("radcliq", module.RadEval, metrics=["radcliq"], per_sample=True)
     scored = [p for p in predictions if p.prediction.strip() and p.reference.strip()]
     if not scored:
         raise ValueError("radcliq: every prediction is empty; there is nothing to score")
@@ -177,7 +181,7 @@ def _radeval(metric: str, module: Any, predictions: Sequence[Prediction]) -> Ext
 
     name = metric.removeprefix(RADEVAL)
     sys.modules.setdefault("RadEval", module)  # as in `_radcliq`
-    scorer = _load(metric, module.RadEval, metrics=[name], per_sample=True, show_progress=False)
+    scorer = load(metric, module.RadEval, metrics=[name], per_sample=True, show_progress=False)
     scored = [p for p in predictions if p.prediction.strip() and p.reference.strip()]
     if not scored:
         raise ValueError(f"{metric}: every prediction or reference is empty; nothing to score")
@@ -215,8 +219,8 @@ ADAPTERS: Mapping[str, Adapter] = {
 }
 
 
-def _load(metric: str, build: Callable[..., Any], **settings: Any) -> Any:
-    """The package's scorer with its weights."""
+def load(metric: str, build: Callable[..., Any], **settings: Any) -> Any:
+    """The package's scorer with its weights. Raises UnavailableError with the remedy."""
     try:
         return build(**settings)
     except Exception as error:  # the packages raise anything when weights are missing

@@ -127,19 +127,26 @@ def load_checkpoint(folder: str | Path) -> Loaded:
 
 
 def load_adapted_model(folder: str | Path, language_model: str | Path | None = None) -> Loaded:
-    """Backbones with the adapters of a LoRA run merged in; fp32 on the CPU.
+    """Backbones, or a checkpoint, with the adapters of a LoRA run merged in; fp32 on the CPU.
 
     language_model: where it is now; default: where it was at the training.
     """
     folder = Path(folder)
     config, backbones = read_config(folder), read_backbones(folder)
-    loaded = build_from_backbones(
-        language_model or backbones.language_model,
-        backbones.vision_tower,
-        projector_type=config.get("mm_projector_type", "mlp2x_gelu"),
-        select_layer=config.get("mm_vision_select_layer", -2),
-        **{name: config[name] for name in SETTINGS if name in config},
-    )
+    place = language_model or backbones.language_model
+    settings = {name: config[name] for name in SETTINGS if name in config}
+    if backbones.vision_tower:
+        loaded = build_from_backbones(
+            place,
+            backbones.vision_tower,
+            projector_type=config.get("mm_projector_type", "mlp2x_gelu"),
+            select_layer=config.get("mm_vision_select_layer", -2),
+            **settings,
+        )
+    else:  # the adapters of a run that went on from a whole checkpoint
+        loaded = load_checkpoint(place)
+        loaded.model.config.update(settings)
+    loaded.model.config.rewards = config.get("rewards")
     load_projector(loaded.model, folder)
     attach_adapters(loaded.model, folder)
     merge_adapters(loaded.model)

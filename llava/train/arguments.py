@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,26 +157,51 @@ GROUPS = (ModelArguments, DataArguments, RunArguments)
 
 @dataclass(frozen=True)
 class Arguments:
-    """Everything of one run; `training` are the Trainer's own arguments."""
+    """Everything of one run; `training` are the Trainer's own arguments.
+
+    further: what a stage with options of its own adds.
+    """
 
     model: ModelArguments
     data: DataArguments
     run: RunArguments
     training: TrainingArguments
+    further: tuple[Any, ...] = ()
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Every option of this project, by name."""
+        groups = (self.model, self.data, self.run, *self.further)
+        return {name: value for group in groups for name, value in asdict(group).items()}
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Program:
+    """A command that trains. further: dataclasses of the options that it adds."""
+
+    prog: str
+    description: str
+    further: tuple[type, ...] = ()
+
+
+TRAIN = Program(
+    "python -m llava.train.train",
+    "Train one stage. Stage 1 (mm_tunable_parts mm_mlp_adapter) trains and saves the projector; "
+    "stage 2 trains all three parts and saves a checkpoint folder.",
+)
+
+
+def build_parser(program: Program = TRAIN) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m llava.train.train",
-        description="Train one stage. Stage 1 (mm_tunable_parts mm_mlp_adapter) trains and saves "
-        "the projector; stage 2 trains all three parts and saves a checkpoint folder.",
+        prog=program.prog,
+        description=program.description,
         epilog="Options of transformers.TrainingArguments are accepted as well, such as "
         "--output_dir, --learning_rate, --num_train_epochs, --per_device_train_batch_size, "
         "--gradient_accumulation_steps, --bf16 true, --report_to, --deepspeed zero2.json; those "
         "that this training loop cannot honour are refused.",
         allow_abbrev=False,
     )
-    for group in GROUPS:
+    for group in (*GROUPS, *program.further):
         section = parser.add_argument_group(group.__doc__)
         for each in fields(group):
             _add_option(section, each)
@@ -207,9 +232,9 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+def parse_arguments(argv: Sequence[str] | None = None, program: Program = TRAIN) -> Arguments:
     """Parse a command line; an error ends the program with a message that names the option."""
-    parser = build_parser()
+    parser = build_parser(program)
     own, rest = parser.parse_known_args(argv)
     from transformers import HfArgumentParser, TrainingArguments
 
@@ -219,11 +244,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     given, unknown = trainer_parser.parse_known_args(rest)
     if unknown:
         parser.error(_unknown_option(unknown[0], parser, trainer_parser))
-    groups = [
-        group(**{each.name: getattr(own, each.name) for each in fields(group)}) for group in GROUPS
-    ]
     try:
-        for group in (*groups, given):
+        groups, further = (
+            [_filled(group, own) for group in kinds] for kinds in (GROUPS, program.further)
+        )
+        for group in (*groups, *further, given):
             check_ranges(group)
         check_arguments(*groups)
         if given.deepspeed:
@@ -232,7 +257,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         check_training(groups[2], training)
     except ValueError as error:
         parser.error(str(error))
-    return Arguments(*groups, training)
+    return Arguments(*groups, training, tuple(further))
+
+
+def _filled(group: type, options: argparse.Namespace) -> Any:
+    return group(**{each.name: getattr(options, each.name) for each in fields(group)})
 
 
 def _prepare_deepspeed() -> None:

@@ -7,6 +7,7 @@ batch, stand-ins without weight do: no sample counts twice, none is left out. Wi
 padding is small whatever a process's share, and no process waits for another's long samples.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,7 +45,8 @@ class Draw(NamedTuple):
 class GlobalBatches:
     """The draws of every step. samples: N; size: G, over all processes and accumulation steps.
 
-    lengths: of each sample, where batches are to be formed of similar ones.
+    lengths: of each sample, where batches are to be formed of similar ones. repeats: steps in a
+    row that see the same batch.
     """
 
     samples: int
@@ -52,14 +54,15 @@ class GlobalBatches:
     seed: int = 0
     shuffle: bool = True
     lengths: Sequence[int] | None = None
+    repeats: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.samples // self.size)
+        return -(-self.samples // self.size) * self.repeats
 
     def real_samples(self, step: int) -> int:
         """How many samples of global step `step` (counted over all epochs) are not stand-ins."""
-        done = (step % self.steps_per_epoch) * self.size
+        done = (step % self.steps_per_epoch) // self.repeats * self.size
         return min(self.size, self.samples - done)
 
     def epoch(self, epoch: int) -> Iterator[list[Draw]]:
@@ -69,7 +72,8 @@ class GlobalBatches:
             chosen = order[start : start + self.size]
             draws = [Draw(index, epoch, place, True) for place, index in enumerate(chosen)]
             missing = range(len(chosen), self.size)
-            yield draws + [Draw(chosen[0], epoch, place, False) for place in missing]
+            draws += [Draw(chosen[0], epoch, place, False) for place in missing]
+            yield from itertools.repeat(draws, self.repeats)
 
     def order(self, epoch: int) -> list[int]:
         """Every sample once, in the order of this epoch."""

@@ -29,6 +29,16 @@ _BUILT_IN = {
 """Option -> field of a checkpoint's config: what its weights were trained with."""
 
 
+def built_in_options(folder: Path) -> list[str]:
+    """The options that a checkpoint's weights were trained with, as words of a command line."""
+    from llava.model.weights import read_config
+
+    config = read_config(folder)
+    found = {option: config.get(field) for option, field in _BUILT_IN.items()}
+    given = {option: value for option, value in found.items() if value is not None}
+    return [word for option, value in given.items() for word in (f"--{option}", str(value))]
+
+
 def initial_model(arguments: Arguments) -> Loaded:
     """Raises ValueError or FileNotFoundError for options that do not fit what the folders hold."""
     from llava.train.run.folder import check_finished
@@ -80,11 +90,6 @@ def _go_on(arguments: Arguments) -> Loaded:
                 f"--model_name_or_path {folder} is a trained checkpoint, which holds all parts: "
                 f"leave out --{name} {getattr(model, name)}"
             )
-    if arguments.run.lora_rank:
-        raise ValueError(
-            f"--lora_rank: adapters go on backbones, not on the checkpoint {folder}; train it in "
-            "full, or give --model_name_or_path a language model"
-        )
     loaded = load_checkpoint(folder)
     config = loaded.model.config
     for option, field in _BUILT_IN.items():

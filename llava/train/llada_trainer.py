@@ -50,9 +50,11 @@ class Policies:
     """Choices of a run; the fields are the options of the same name.
 
     views: draws of the masks of each sample (a complementary pair each, unless that is off).
+    repeats: steps in a row on the same global batch.
     """
 
     views: int = 1
+    repeats: int = 1
     group_by_length: bool = False
     stratified_t: bool = False
     noise: NoiseShape = PLAIN
@@ -93,7 +95,9 @@ class LLaDATrainer(Trainer):
         self.share = Share(args.process_index, args.world_size, micro_batch)
         size = micro_batch * args.world_size * args.gradient_accumulation_steps
         lengths = self.train_dataset.text_lengths() if policies.group_by_length else None
-        self.batches = GlobalBatches(len(self.train_dataset), size, args.seed, lengths=lengths)
+        self.batches = GlobalBatches(
+            len(self.train_dataset), size, args.seed, lengths=lengths, repeats=policies.repeats
+        )
         self.guard = StepGuard(
             policies.on_nonfinite,
             policies.stop,
@@ -245,6 +249,13 @@ class LLaDATrainer(Trainer):
         if best is not None:
             best_folder = checkpoints.checkpoint_folder(self.run_folder, best)
             self.state.best_model_checkpoint = str(best_folder)
+        phases = [*self.checkpoint_phases(), self._save_state]
+        self._write(final.name, phases, lambda partial: checkpoints.complete(partial, final))
+        if self.args.should_save:
+            checkpoints.rotate(self.run_folder, self.policies.save_total_limit, best)
+
+    def checkpoint_phases(self) -> list[Callable[[str], None]]:
+        """What writes the parts of a checkpoint into a folder, each on every process."""
         phases: list[Callable[[str], None]] = [lambda folder: self.save_model(folder, True)]
         if not self.args.save_only_model:
             phases += [
@@ -252,10 +263,7 @@ class LLaDATrainer(Trainer):
                 self._save_scaler,
                 self._save_rng_state,
             ]
-        phases.append(self._save_state)
-        self._write(final.name, phases, lambda partial: checkpoints.complete(partial, final))
-        if self.args.should_save:
-            checkpoints.rotate(self.run_folder, self.policies.save_total_limit, best)
+        return phases
 
     def save_final(self) -> None:
         """Write the trained model into the run's folder, each file whole or absent."""

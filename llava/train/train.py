@@ -8,11 +8,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llava.train.arguments import (
+    TRAIN,
     Arguments,
     DataArguments,
+    Program,
     build_parser,
     is_checkpoint,
     mask_draws,
@@ -38,15 +41,26 @@ if TYPE_CHECKING:
     from llava.train.saved_parts import SavedParts
 
 
+MakeTrainer = Callable[..., "LLaDATrainer"]
+"""Takes what `LLaDATrainer` takes."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    return run(TRAIN, train, argv)
+
+
+def run(
+    program: Program, stage: Callable[[Arguments], int], argv: Sequence[str] | None = None
+) -> int:
+    """A command that trains: parse, run the stage or check its data, end with the right code."""
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:] if argv is None else argv):
-        build_parser().parse_args(argv)  # prints the help and exits, before any heavy import
+        build_parser(program).parse_args(argv)  # prints the help and exits, before heavy imports
     end_with_launcher()
-    arguments = parse_arguments(argv)
+    arguments = parse_arguments(argv, program)
     from llava.train.run import processes
 
     try:
-        return check_data(arguments) if arguments.run.check_data else train(arguments)
+        return check_data(arguments) if arguments.run.check_data else stage(arguments)
     except SharedError as error:  # raised by every process: one message is enough
         if arguments.training.process_index == 0:
             print(f"error: {error}", file=sys.stderr)
@@ -57,10 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.USAGE
 
 
-def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> int:
+def train(
+    arguments: Arguments,
+    callbacks: Sequence[TrainerCallback] = (),
+    make: MakeTrainer | None = None,
+) -> int:
     """Run one stage; returns the exit code (`llava.train.run.exits`).
 
-    callbacks: added to the run's own, such as a benchmark's clock.
+    callbacks: added to the run's own, such as a benchmark's clock. make: of a trainer of the
+    stage's own.
     Raises ValueError, FileNotFoundError or SharedError for what the user can fix.
     """
     from transformers import set_seed
@@ -74,7 +93,7 @@ def train(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -> in
         set_seed(arguments.training.seed)
         with processes.whole_weights(arguments.training):
             loaded = build_model(arguments)
-        trainer = build_trainer(arguments, loaded, stop)
+        trainer = build_trainer(arguments, loaded, stop, make)
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=resume)
@@ -147,9 +166,12 @@ def lora_settings(arguments: Arguments) -> LoraSettings | None:
 
 
 def build_trainer(
-    arguments: Arguments, loaded: Loaded, stop: StopRequest | None = None
+    arguments: Arguments,
+    loaded: Loaded,
+    stop: StopRequest | None = None,
+    make: MakeTrainer | None = None,
 ) -> LLaDATrainer:
-    """stop: asks the run to end early; without it nothing does."""
+    """stop: asks the run to end early; without it nothing does. make: as in `train`."""
     from llava.data.samples.dataset import Collator
     from llava.model.flops import StepCost
     from llava.train.llada_trainer import LLaDATrainer
@@ -163,7 +185,7 @@ def build_trainer(
     views_of = stored_views(arguments, loaded, samples)
     policies = _policies(arguments, stop)
     _settle(training)
-    trainer = LLaDATrainer(
+    trainer = (make or LLaDATrainer)(
         loaded,
         rates=LearningRates(
             default=training.learning_rate,

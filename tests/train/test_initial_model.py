@@ -54,7 +54,6 @@ def test_a_whole_checkpoint_is_saved_whatever_is_trained(command, trained, tmp_p
         (("--mm_vision_select_layer", "-1"), "give --mm_vision_select_layer -2"),
         (("--image_aspect_ratio", "pad"), "give --image_aspect_ratio square"),
         (("--pretrain_mm_mlp_adapter", "x"), "leave out --pretrain_mm_mlp_adapter x"),
-        (("--lora_rank", "4"), "adapters go on backbones"),
     ],
 )
 def test_options_that_contradict_the_checkpoint_are_refused(

@@ -182,3 +182,38 @@ def test_a_checkpoint_goes_on_with_its_own_reports(tmp_path, tiny_checkpoint, ti
     again = run_script("llada_v_distil.sh", **settings)
     assert again.returncode == 2
     assert "holds a finished run" in again.stderr
+
+
+def test_stage_3_reinforces_a_checkpoint_of_mode_block(tmp_path, tiny_backbones, tiny_dataset):
+    from llava.model.builder import build_from_backbones, save_checkpoint
+
+    torch.manual_seed(1)
+    loaded = build_from_backbones(*tiny_backbones, attention_mode="block", block_length=4)
+    save_checkpoint(tmp_path / "stage2", loaded)
+    settings = {
+        "CHECKPOINT": tmp_path / "stage2",
+        "DATA_PATH": tiny_dataset.json_path,
+        "EVAL_DATA_PATH": tiny_dataset.json_path,
+        "IMAGE_FOLDER": tiny_dataset.image_folder,
+        "OUTPUT_DIR": tmp_path / "stage3",
+        "ATTENTION_MODE": "",
+        "REWARDS": "format=1,length=0.5",
+        "REPORT_TO": "tensorboard",
+        "GEN_LENGTH": 8,
+        "GROUP_SIZE": 2,
+        "MAX_STEPS": 2,
+        "EVAL_STEPS": 2,
+        "GLOBAL_BATCH_SIZE": 4,
+        "BATCH_SIZE": 2,
+    }
+    done = run_script("llada_v_reward.sh", "--held_out_reports", "2", **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = json.loads((tmp_path / "stage3/config.json").read_text())
+    assert config["rewards"] == {"format": 1.0, "length": 0.5}
+    assert config["attention_mode"] == "block"
+    events = b"".join(path.read_bytes() for path in (tmp_path / "stage3").rglob("events.*"))
+    assert b"group/0/text_summary" in events
+    assert b"eval/rouge_l" in events
+    refused = run_script("llada_v_reward.sh", **(settings | {"GROUP_SIZE": 1}))
+    assert refused.returncode == 2
+    assert "GROUP_SIZE=1: must be a whole number at least 2" in refused.stderr

@@ -23,12 +23,23 @@ CONTEXT.set_forkserver_preload(
 )
 ALL_PARTS = "mm_vision_tower,mm_mlp_adapter,mm_language_model"
 Hook = Callable[[], None]
+Program = Callable[[Sequence[str]], int]
 
 
-def run(argv: Sequence[str], log: Path, processes: int = 1, hook: Hook | None = None) -> list[int]:
-    """Exit codes of each process (negative: the signal that ended it); output goes to `log`."""
+def run(
+    argv: Sequence[str],
+    log: Path,
+    processes: int = 1,
+    hook: Hook | None = None,
+    program: Program | None = None,
+) -> list[int]:
+    """Exit codes of each process (negative: the signal that ended it); output goes to `log`.
+
+    program: `main` of the command, that of stages 1 and 2 by default.
+    """
     port = _free_port()
-    children = [start(argv, log, rank, processes, port, hook) for rank in range(processes)]
+    ranks = range(processes)
+    children = [start(argv, log, rank, processes, port, hook, program) for rank in ranks]
     for child in children:
         child.join(120)
         if child.is_alive():
@@ -44,15 +55,23 @@ def start(
     processes: int = 1,
     port: int = 0,
     hook: Hook | None = None,
+    program: Program | None = None,
 ) -> BaseProcess:
     """One process of a run."""
-    child = CONTEXT.Process(target=_child, args=(list(argv), rank, processes, port, log, hook))
+    arguments = (list(argv), rank, processes, port, log, hook, program)
+    child = CONTEXT.Process(target=_child, args=arguments)
     child.start()
     return child
 
 
 def _child(
-    argv: list[str], rank: int, processes: int, port: int, log: Path, hook: Hook | None
+    argv: list[str],
+    rank: int,
+    processes: int,
+    port: int,
+    log: Path,
+    hook: Hook | None,
+    program: Program | None,
 ) -> None:
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 1)
@@ -78,7 +97,7 @@ def _child(
 
     if hook is not None:
         hook()
-    code = main(argv)
+    code = (program or main)(argv)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -65,7 +65,7 @@ launch_training() {
     command=("$PYTHON")
   fi
   # exec, so that a signal to this script reaches the run, and the run's exit code the caller.
-  exec "${command[@]}" -m llava.train.train \
+  exec "${command[@]}" -m "${TRAIN_MODULE:-llava.train.train}" \
     --model_name_or_path "$LANGUAGE_MODEL" \
     --vision_tower "$VISION_TOWER" \
     --version "${VERSION:-qwen}" \

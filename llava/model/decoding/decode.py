@@ -37,11 +37,13 @@ def decode(
     config: SamplingConfig,
     options: DecodeOptions = NO_OPTIONS,
     scaffold: Scaffold | None = None,
+    count: int = 1,
 ) -> Decoded:
     """Decode an answer to each prompt; arguments as those of `start`, with its seeds in options."""
     counters = Counters()
-    seeds = options.seeds(len(inputs_embeds) if scaffold is None else len(scaffold.prompt))
-    loop = start(model, inputs_embeds, attention_mask, config, seeds, scaffold, counters)
+    canvases = len(inputs_embeds) * count if scaffold is None else len(scaffold.prompt)
+    seeds = options.seeds(canvases)
+    loop = start(model, inputs_embeds, attention_mask, config, seeds, scaffold, counters, count)
     try:
         result = run_to_end(loop, options)
     finally:
@@ -59,18 +61,26 @@ def start(
     seeds: Sequence[int],
     scaffold: Scaffold | None = None,
     counters: Counters | None = None,
+    count: int = 1,
 ) -> Loop:
     """The loop over these prompts, computed and before its first pass. inputs_embeds: (B, P, D),
     right-padded.
 
     scaffold: N canvases that are partly given, instead of a blank one for each prompt; they and
     the seeds go by canvas, and so does the result. Needs config.gen_length = R.
+    count: texts of each prompt, one after another in the result and the seeds; a prompt is computed
+    once for all of its own. Left to right only.
     """
     counters = counters or Counters()
     decoder = resolve_decoder(config, model.config.attention_mode, scaffold is not None)
     if decoder in LEFT_TO_RIGHT:
         prompt = _prompt(model, inputs_embeds, attention_mask, config)
-        return _left_to_right(model, prompt, config, decoder, seeds, counters)
+        return _left_to_right(model, prompt, config, decoder, seeds, counters, count)
+    if count != 1:
+        raise ValueError(
+            f"count={count} needs decoder 'causal' or 'speculative', not {decoder!r}; "
+            "give each prompt as often as it is to be answered"
+        )
     pair = denoisers(model, inputs_embeds, attention_mask, config, counters, decoder)
     if scaffold is not None:
         return fill(model, pair, config, seeds, scaffold)
@@ -173,10 +183,15 @@ def _left_to_right(
     decoder: str,
     seeds: Sequence[int],
     counters: Counters,
+    count: int,
 ) -> Writing:
     on_cpu = prompt.length.device.type == "cpu"
+    reader = TextReader.start(model, prompt, config, counters)
+    if count > 1:
+        prompts = torch.arange(len(prompt.length), device=prompt.length.device)
+        reader = reader.select(prompts.repeat_interleave(count))
     return Writing(
-        TextReader.start(model, prompt, config, counters),
+        reader,
         seeds,
         config,
         _special_tokens(model),

@@ -102,6 +102,6 @@ class TextCache:
         column = self.prompt.embeds.shape[1] + self.written[row] + offset
         for kept, own in zip(self.layers, layers, strict=True):
             for whole, part in zip(kept, own, strict=True):
-                whole[row, :, column] = part[row, :, offset]
+                whole[row, :, column] = part[row, :, offset].to(whole.dtype)  # autocast
         self.real[row, column] = True
         self.written = self.written + count

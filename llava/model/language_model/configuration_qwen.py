@@ -21,6 +21,7 @@ class Qwen3DiffusionConfig(Qwen3Config):
     loss_weighting: `elbo` (1 / p) or `uniform`.
     end_of_text_weight: of the end-of-text fill after the first one, in the loss of training.
     mask_token_id: id of the mask token, set by the builder from the tokenizer.
+    rewards: what stage 3 rewarded the checkpoint for, name -> weight; None before stage 3.
     """
 
     model_type = "a2d-qwen3"
@@ -33,6 +34,7 @@ class Qwen3DiffusionConfig(Qwen3Config):
     causal_weight: float = 1.0
     causal_prefix: bool = False
     mask_token_id: int | None = None
+    rewards: dict | None = None
     is_causal: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from llava.model.decoding.decode import token_sampling
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.language_model.denoising import MaskedDiffusionOutput, TrainingBatch
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
+from llava.model.language_model.report_pass import ReportOutput, Reports, report_pass
 from llava.model.llava_arch import (
     Splice,
     arrange_views,
@@ -73,7 +74,8 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
         images: Tensor | None = None,
         image_sizes: Tensor | None = None,
         image_features: Tensor | None = None,
-    ) -> MaskedDiffusionOutput:
+        reports: Reports | None = None,
+    ) -> MaskedDiffusionOutput | ReportOutput:
         """As the language model's, with images spliced in.
 
         input_ids: (B, T), IMAGE_TOKEN_INDEX once per image. images: (V, 3, H, W), the views of the
@@ -97,6 +99,8 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
                     splice_labels(splice, input_ids, labels),
                     _splice_noise(splice, noise),
                 )
+                if reports is not None:
+                    return report_pass(self, batch, vocabulary.score, reports)
                 return self.denoising_loss(batch, vocabulary.score)
         return super().forward(
             inputs_embeds=inputs_embeds,
@@ -104,6 +108,7 @@ class LlavaQwenForMaskedDiffusion(Qwen3ForMaskedDiffusion):
             labels=labels,
             noise=noise,
             prefix_length=prefix_length,
+            reports=reports,
         )
 
     @torch.no_grad()

@@ -35,6 +35,7 @@ from llava.model.language_model.denoising import (
     TrainingBatch,
     denoising_loss,
 )
+from llava.model.language_model.report_pass import ReportOutput, Reports, report_pass
 from llava.model.layers import blocks
 from llava.model.layers.attention import key_mask, ragged
 from llava.model.layers.packing import pack
@@ -57,13 +58,15 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
         labels: Tensor | None = None,
         noise: Noise | Sequence[Noise] | None = None,
         prefix_length: Tensor | None = None,
-    ) -> MaskedDiffusionOutput:
+        reports: Reports | None = None,
+    ) -> MaskedDiffusionOutput | ReportOutput:
         """Logits of a canvas, or with labels the denoising loss.
 
         input_ids or inputs_embeds: (B, L) or (B, L, D). attention_mask: (B, L), right-padded.
         labels: (B, L), IGNORE_INDEX where there is no target. noise: drawn when absent; several
         give several views of each sample. prefix_length: (B,), without labels, not in mode `full`:
-        where the answer starts (default: everything is prefix).
+        where the answer starts (default: everything is prefix). reports: the labels are several
+        reports of each sample, to be scored by the causal reading (`report_pass`).
         """
         if labels is None:
             embeds = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -76,6 +79,8 @@ class Qwen3ForMaskedDiffusion(Qwen3ForCausalLM):
             embeds = vocabulary.look_up(input_ids)
             masked_embed, score = vocabulary.masked_embed, vocabulary.score
         batch = TrainingBatch(embeds, masked_embed, attention_mask, labels, noise)
+        if reports is not None:
+            return report_pass(self, batch, score, reports)
         return self.denoising_loss(batch, score)
 
     # ------------------------------------------------------------------ loss

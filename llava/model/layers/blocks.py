@@ -25,17 +25,26 @@ def clean_strip(embeds: Tensor, start: Tensor, length: int) -> Tensor:
     return take_rows(embeds, start - 1, length)
 
 
-def strip_offsets(copies: int, device: torch.device) -> Tensor:
-    """What is added to the positions of the strips (1 + K,): the clean one is a token early."""
-    return torch.tensor([-1] + [0] * copies, device=device)
+def strip_offsets(copies: int, device: torch.device, more: int = 0) -> Tensor:
+    """What is added to the positions of the strips (1 + K + more,): clean ones are a token early.
+
+    more: further clean strips, as in `visible`.
+    """
+    return torch.tensor([-1] + [0] * copies + [-1] * more, device=device)
 
 
 def visible(
-    start: Tensor, block_length: Tensor, block_offset: Tensor, copies: int, length: int
+    start: Tensor,
+    block_length: Tensor,
+    block_offset: Tensor,
+    copies: int,
+    length: int,
+    more: int = 0,
 ) -> Tensor:
-    """Which strip of a sample sees which, (B or 1, C R, C R) bool for C = 1 + copies.
+    """Which strip of a sample sees which, (B or 1, C R, C R) bool for C = 1 + copies + more.
 
     start, block_length, block_offset: (B,). One mask serves the batch where all rows agree.
+    more: clean strips of other answers after the noisy ones, each by itself.
     """
     grid = torch.stack([block_length, block_offset])
     if bool((grid == grid[:, :1]).all()) and bool((start > 0).all()):
@@ -52,8 +61,12 @@ def visible(
     noisy_to_clean = (token >= 1) & (earlier[:, None, :] < block[:, :, None])
     own = block[:, :, None] == block[:, None, :]
     nothing = torch.zeros_like(own)
-    rows = [torch.cat([clean.expand_as(own), *[nothing] * copies], dim=2)]
+    clean = clean.expand_as(own)
+    rows = [torch.cat([clean, *[nothing] * (copies + more)], dim=2)]
     for copy in range(copies):
         parts = [own if other == copy else nothing for other in range(copies)]
-        rows.append(torch.cat([noisy_to_clean, *parts], dim=2))
+        rows.append(torch.cat([noisy_to_clean, *parts, *[nothing] * more], dim=2))
+    for strip in range(more):
+        parts = [clean if other == strip else nothing for other in range(more)]
+        rows.append(torch.cat([*[nothing] * (1 + copies), *parts], dim=2))
     return torch.cat(rows, dim=1)

@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -102,9 +101,7 @@ def note_interruption(arguments: Arguments, step: int) -> None:
 
 def describe(arguments: Arguments) -> dict[str, Any]:
     """The full configuration as JSON values: all arguments, and a digest of the data files."""
-    groups = (arguments.model, arguments.data, arguments.run)
-    own = {key: value for group in groups for key, value in asdict(group).items()}
-    training = arguments.training
+    own, training = arguments.own, arguments.training
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
     own |= {
         "global_batch_size": batch * training.world_size,

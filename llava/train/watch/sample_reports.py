@@ -78,10 +78,11 @@ def _page(entry: Entry, written: str) -> str:
         "Written": written,
         "Reference": entry.messages[1]["value"],
     }
-    return "\n\n".join(f"**{title}**\n\n{_quoted(text)}" for title, text in parts.items())
+    return "\n\n".join(f"**{title}**\n\n{quoted(text)}" for title, text in parts.items())
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Markdown that shows `text` as it is, whatever it contains."""
     return "\n".join(f"    {line}" for line in (text or "(empty)").splitlines())
 
 

@@ -1,0 +1,265 @@
+"""What stage 3 is worth on the study's phantoms, against supervised training for the same time.
+
+    python -m bench.reward_study --study exp/study --checkpoint exp/study/runs/block/seed0 \
+        --output exp/reward_study --seeds 0,1,2
+
+Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings` and ROUGE-L, by
+`findings` alone, by the checker of the phantoms, or trained on the references as before. The
+supervised arm gets as many steps as fit into the processor time of the first arm. All are decoded
+greedily by `speculative` and scored by the checker against what was drawn. Writes records.json and
+reports at the start and the end to --output, and with --page the table to docs/results.md. What
+has a record is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = "docs/results.md"
+START, SUPERVISED = "start", "supervised"
+ARMS = {
+    "findings + rouge_l": "findings=1,rouge_l=1",
+    SUPERVISED: "",
+    "findings": "findings=1",
+    "phantom": "phantom=1",
+}
+"""Arm -> its rewards; the first one's time is what the supervised arm gets."""
+SHOWN = 6
+"""Reports of each arm that are kept to be read."""
+_CALIBRATION = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all arms share. steps: of the rewarded arms. rate: learning rate of each kind."""
+
+    study: Path
+    checkpoint: Path
+    output: Path
+    steps: int
+    images: int
+    group_size: int
+    rate: float
+    supervised_rate: float
+    kl_weight: float
+    canvas: int
+    tests: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    wanted = [name.strip() for name in args.arms.split(",")] if args.arms else list(ARMS)
+    try:
+        for name in wanted:
+            if name not in ARMS:
+                raise ValueError(f"--arms: {name!r} is unknown; choose from {', '.join(ARMS)}")
+        plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})
+        records = measure(plan, wanted, seeds)
+        if args.page:
+            write_page(table(records), args.page)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(records))
+    return 0
+
+
+def measure(plan: Plan, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """Train and score what has no record yet. Returns "arm/seed" -> metrics."""
+    plan.output.mkdir(parents=True, exist_ok=True)
+    file = plan.output / "records.json"
+    records = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    jobs = [(START, 0), *((arm, seed) for seed in seeds for arm in arms)]
+    for arm, seed in jobs:
+        if f"{arm}/{seed}" in records:
+            continue
+        folder, seconds = plan.checkpoint, 0.0
+        if arm != START:
+            budget = records.get(f"{next(iter(ARMS))}/{seed}", {}).get("train_seconds")
+            folder, seconds = train_arm(plan, arm, seed, budget)
+        metrics = score(plan, folder, f"{arm}-{seed}") | {"train_seconds": seconds}
+        records[f"{arm}/{seed}"] = metrics
+        file.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+        print(f"{arm}, seed {seed}: {json.dumps(metrics)}", flush=True)
+    return records
+
+
+def train_arm(plan: Plan, arm: str, seed: int, budget: float | None) -> tuple[Path, float]:
+    """The folder of the trained arm, and the processor seconds of its steps."""
+    folder = plan.output / "runs" / arm.replace(" ", "") / f"seed{seed}"
+    if arm != SUPERVISED:
+        return folder, run_steps(plan, ARMS[arm], seed, plan.steps, folder)
+    if budget is None:
+        raise ValueError(f"--arms: {SUPERVISED} needs the time of {next(iter(ARMS))!r}; run it too")
+    trial = run_steps(plan, "", seed, _CALIBRATION, folder.with_name(f"trial{seed}"))
+    steps = max(1, round(budget / (trial / _CALIBRATION)))
+    return folder, run_steps(plan, "", seed, steps, folder)
+
+
+def run_steps(plan: Plan, rewards: str, seed: int, steps: int, folder: Path) -> float:
+    """Train `steps` steps into `folder`; the processor seconds of all of them."""
+    from bench.study.run import step_clock
+    from llava.reward.arguments import REWARD
+    from llava.reward.train import reinforce
+    from llava.train.arguments import parse_arguments
+    from llava.train.train import train
+
+    clock, words = step_clock(), options(plan, rewards, seed, steps, folder)
+    if rewards:
+        code = reinforce(parse_arguments(words, REWARD), [clock])
+    else:
+        code = train(parse_arguments(words), [clock])
+    if code:
+        raise ValueError(f"training into {folder} ended with {code}; see its output")
+    return sum(clock.seconds)
+
+
+def options(plan: Plan, rewards: str, seed: int, steps: int, folder: Path) -> list[str]:
+    """The command line of an arm; supervised without rewards."""
+    from llava.train.initial_model import built_in_options
+
+    common = {
+        "model_name_or_path": plan.checkpoint,
+        "mm_tunable_parts": "mm_mlp_adapter,mm_language_model",
+        "data_path": plan.study / "data/train_llave_llada.json",
+        "image_folder": plan.study / "phantom",
+        "answer_canvas": plan.canvas,
+        "max_steps": steps,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(10, steps // 4),
+        "logging_steps": max(1, steps // 20),
+        "save_strategy": "no",
+        "dataloader_num_workers": 0,
+        "report_to": "none",
+        "use_cpu": "true",
+        "overwrite": "true",
+        "seed": seed + 1,  # another order than the checkpoint's own
+        "output_dir": folder,
+        "loss_weighting": "uniform",
+    }
+    if rewards:
+        own = {
+            "rewards": rewards,
+            "group_size": plan.group_size,
+            "kl_weight": plan.kl_weight,
+            "per_device_train_batch_size": plan.images,
+            "learning_rate": plan.rate,
+        }
+    else:
+        own = {
+            "stratified_t": "true",
+            "t_power": 3,
+            "per_device_train_batch_size": 8,
+            "learning_rate": plan.supervised_rate,
+            "muon_lr": plan.supervised_rate,
+        }
+    words = [word for name, value in (common | own).items() for word in (f"--{name}", str(value))]
+    return [*built_in_options(plan.checkpoint), *words]
+
+
+def score(plan: Plan, folder: Path, name: str) -> dict[str, float]:
+    """The metrics of greedy reports of the test phantoms; some of them are kept to be read."""
+    from bench.decode_quality import requests_of, write_all
+    from bench.study.arms import Settings
+    from bench.study.run import BLOCK_LENGTH, DECODE_BATCH, test_phantoms
+    from bench.study.scoring import score_reports
+    from llava.diffusion.config import SamplingConfig
+    from llava.eval.metrics.clinical import clinical_scores
+    from llava.writing.writer import ReportWriter
+
+    documents, drawn = test_phantoms(Settings(plan.study, tests=plan.tests))
+    config = SamplingConfig(plan.canvas, BLOCK_LENGTH, decoder="speculative", drafting="joint")
+    writer = ReportWriter.from_pretrained(folder, device="cpu")
+    reports, seconds = write_all(writer, requests_of(documents), config, DECODE_BATCH)
+    texts = [report.text for report in reports]
+    metrics = score_reports(documents, drawn, reports, seconds)
+    metrics["labeler_f1"] = clinical_scores([d.reference for d in documents], texts).micro_14.f1
+    written = sum(len(report.token_ids) for report in reports)
+    metrics["tokens_per_pass"] = written / sum(report.nfe for report in reports)
+    metrics["distinct"] = len(set(texts)) / len(texts)
+    kept = [
+        {"id": d.id, "reference": d.reference, "report": text, "drawn": sorted(found)}
+        for d, text, found in zip(documents, texts, drawn, strict=True)
+    ][:SHOWN]
+    text = json.dumps(kept, indent=2) + "\n"
+    (plan.output / f"reports_{name.replace(' ', '')}.json").write_text(text, encoding="utf-8")
+    return metrics
+
+
+COLUMNS = {
+    "F1, checker": "f1",
+    "F1, labeler": "labeler_f1",
+    "ROUGE-L": "rouge_l",
+    "repeated": "repetition",
+    "length ratio": "length_ratio",
+    "cut off": "truncated",
+    "tokens a pass": "tokens_per_pass",
+    "distinct": "distinct",
+    "training, s": "train_seconds",
+}
+
+
+def table(records: Mapping[str, Mapping[str, float]]) -> str:
+    """Means over the seeds, with the range where there are several."""
+    seeds: dict[str, list[Mapping[str, float]]] = {}
+    for key, metrics in records.items():
+        seeds.setdefault(key.rpartition("/")[0], []).append(metrics)
+    lines = ["| arm | seeds | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    for arm, found in seeds.items():
+        cells = [_cell([metrics[name] for metrics in found]) for name in COLUMNS.values()]
+        lines.append(f"| {arm} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    digits = 0 if max(values) > 10 else 3
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def write_page(text: str, root: Path) -> None:
+    """The table between the markers `study:reward` of the results page below `root`."""
+    from bench.study.report import fill
+
+    page = root / PAGE
+    filled = fill(page.read_text(encoding="utf-8"), {"reward": text}, PAGE)
+    page.write_text(filled, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.reward_study",
+        description="Compare stage 3 with further supervised training on the study's phantoms.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--study", type=Path, default=Path("exp/study"), help="folder of the study: its corpus")
+    add("--checkpoint", type=Path, required=True, help="of mode block, where every arm starts")
+    add("--output", type=Path, default=Path("exp/reward_study"), help="records, reports, runs")
+    add("--arms", default="", help=f"of {', '.join(ARMS)}; comma-separated (default: all)")
+    add("--seeds", default="0,1,2", help="comma-separated")
+    add("--steps", type=int, default=150, help="of the rewarded arms")
+    add("--images", type=int, default=16, help="images a step")
+    add("--group-size", type=int, default=8, help="reports of each image")
+    add("--rate", type=float, default=1e-4, help="learning rate of the rewarded arms")
+    add("--supervised-rate", type=float, default=2e-4, help="and of the supervised arm")
+    add("--kl-weight", type=float, default=0.02, help="of the divergence from the start")
+    add("--canvas", type=int, default=64, help="longest report in tokens")
+    add("--tests", type=int, default=200, help="test phantoms to report on")
+    add("--page", type=Path, help=f"also write the table to {PAGE} below this folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

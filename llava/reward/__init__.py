@@ -1,0 +1,1 @@
+"""Stage 3: reinforcement learning on a clinical reward (docs/reward.md)."""
