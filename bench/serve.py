@@ -42,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with httpx.Client(base_url=address, timeout=600, trust_env=False) as client:
             ask(client, bodies[0])  # the first report pays for what is allocated once
             alone = one_at_a_time(client, bodies)
+            print(f"one at a time: {alone['shown']}", file=sys.stderr, flush=True)
             warm = memory(process)
             together = at_once(address, bodies, alone, args)
+            print(f"together: {together}", file=sys.stderr, flush=True)
             loaded = memory(process)
             result |= {"one_at_a_time": alone["shown"], "together": together}
             ratio = together["reports_per_second"] / alone["shown"]["reports_per_second"]
