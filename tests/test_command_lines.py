@@ -32,6 +32,7 @@ MODULES = (
     "llava.phantom.results",
     "llava.eval.report_page",
     "llava.generate",
+    "llava.serve",
 )
 PROBE = """
 import os, runpy, sys
