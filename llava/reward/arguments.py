@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llava.command_line import check_number
 from llava.reward.scorer import parse_weights
 from llava.train.arguments import Program, option
+from llava.train.ranges import check_ranges
 
 
 @dataclass
@@ -46,12 +46,7 @@ class RewardArguments:
                 f"--group_size={self.group_size}: a report is judged against the others of its "
                 "group, so a group needs at least 2; try 8"
             )
-        check_number("--reward_temperature", self.reward_temperature, 0, above=True)
-        check_number("--updates_per_rollout", self.updates_per_rollout, 1, whole=True)
-        check_number("--clip_range", self.clip_range, 0, 1, above=True, below=True)
-        check_number("--kl_weight", self.kl_weight, 0)
-        check_number("--denoising_weight", self.denoising_weight, 0)
-        check_number("--held_out_reports", self.held_out_reports, 0, whole=True)
+        check_ranges(self)
         self.weights()
 
     def weights(self) -> dict[str, float]:

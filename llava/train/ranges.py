@@ -30,6 +30,13 @@ RANGES = {
     "lora_dropout": _BELOW_ONE,
     "t_power": _POSITIVE,
     "sample_reports": _COUNT_OR_ZERO,
+    # of stage 3
+    "reward_temperature": _POSITIVE,
+    "updates_per_rollout": _COUNT,
+    "clip_range": Range(0, 1, above=True, below=True),
+    "kl_weight": _POSITIVE_OR_ZERO,
+    "denoising_weight": _POSITIVE_OR_ZERO,
+    "held_out_reports": _COUNT_OR_ZERO,
     # of transformers.TrainingArguments
     "num_train_epochs": _POSITIVE,
     "max_steps": _COUNT,
