@@ -123,6 +123,7 @@ def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
             "context_fields": list(CONTEXT_FIELDS),
             "templates": [{"name": name, "text": text} for name, text in TEMPLATES.items()],
             "roles": list(ROLES),
+            "log": settings.log_dir is not None,
         }
 
     @app.get("/docs", include_in_schema=False)

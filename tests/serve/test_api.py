@@ -296,6 +296,7 @@ def test_what_the_server_is_can_be_asked(http):
     assert settings["defaults"]["gen_length"] == 16
     assert settings["limits"]["images"] == 3
     assert "prior_report" in settings["context_fields"]
+    assert settings["log"] is False
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/reports", "/v1/chat/completions", "/v1/audit"} <= set(paths)
     docs = http.get("/docs")
