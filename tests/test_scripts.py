@@ -270,7 +270,7 @@ def pinned_versions() -> dict[str, str]:
 def needed_packages() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) == {"train", "eval", "dev"}
+    assert set(extras) == {"train", "eval", "serve", "dev"}
     lines = [*project["dependencies"], *(line for names in extras.values() for line in names)]
     return [Requirement(line) for line in lines]
 

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.model.checkpoint import check_checkpoint
 from llava.store import whole_file
 
 CARD_FILE = "README.md"
@@ -94,6 +93,8 @@ def write_card(checkpoint: Path, evaluation: Path | None = None, name: str | Non
     and for an evaluation of another one.
     """
     from huggingface_hub import ModelCard
+
+    from llava.model.checkpoint import check_checkpoint
 
     config = check_checkpoint(checkpoint)
     run = _read(checkpoint / ARGUMENTS_FILE) if (checkpoint / ARGUMENTS_FILE).is_file() else {}

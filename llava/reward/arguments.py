@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llava.command_line import Range
 from llava.reward.scorer import parse_weights
 from llava.train.arguments import Program, option
 from llava.train.ranges import check_ranges
+
+RANGES = {
+    "reward_temperature": Range(0, above=True),
+    "updates_per_rollout": Range(1, whole=True),
+    "clip_range": Range(0, 1, above=True, below=True),
+    "kl_weight": Range(0),
+    "denoising_weight": Range(0),
+    "held_out_reports": Range(0, whole=True),
+}
 
 
 @dataclass
@@ -46,7 +56,7 @@ class RewardArguments:
                 f"--group_size={self.group_size}: a report is judged against the others of its "
                 "group, so a group needs at least 2; try 8"
             )
-        check_ranges(self)
+        check_ranges(self, RANGES)
         self.weights()
 
     def weights(self) -> dict[str, float]:

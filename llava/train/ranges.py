@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llava.command_line import Range
 
 _COUNT, _COUNT_OR_ZERO = Range(1, whole=True), Range(0, whole=True)
@@ -30,13 +32,6 @@ RANGES = {
     "lora_dropout": _BELOW_ONE,
     "t_power": _POSITIVE,
     "sample_reports": _COUNT_OR_ZERO,
-    # of stage 3
-    "reward_temperature": _POSITIVE,
-    "updates_per_rollout": _COUNT,
-    "clip_range": Range(0, 1, above=True, below=True),
-    "kl_weight": _POSITIVE_OR_ZERO,
-    "denoising_weight": _POSITIVE_OR_ZERO,
-    "held_out_reports": _COUNT_OR_ZERO,
     # of transformers.TrainingArguments
     "num_train_epochs": _POSITIVE,
     "max_steps": _COUNT,
@@ -66,12 +61,12 @@ _OFF = {"max_steps": -1}
 """Option -> the value outside its range that switches it off."""
 
 
-def check_ranges(options: object) -> None:
+def check_ranges(options: object, ranges: Mapping[str, Range] = RANGES) -> None:
     """Check the numbers of `options`, by attribute; None is a number that was not given.
 
     Raises ValueError naming the option, its value and its range.
     """
-    for name, allowed in RANGES.items():
+    for name, allowed in ranges.items():
         value = getattr(options, name, None)
         if value is None or value == _OFF.get(name):
             continue

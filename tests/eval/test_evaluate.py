@@ -148,6 +148,8 @@ def test_the_results_hold_every_value_its_interval_and_the_protocol(finished):
     texts = [[getattr(p, side) for p in predictions] for side in ("reference", "prediction")]
     for name, part in nlg.measure(*texts).items():
         assert results["metrics"][name] == {m: metric.value() for m, metric in part.metrics.items()}
+        if name == "rexrank":  # the leaderboard's BLEU-2 alone
+            continue
         assert f"{name}/METEOR" in finished.stdout
         low, high = results["intervals"][name]["METEOR"]
         assert low < results["metrics"][name]["METEOR"] < high

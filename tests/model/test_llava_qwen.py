@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import llava.model.language_model.modeling_qwen as modeling_qwen
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
 from llava.model.language_model.configuration_qwen import (
@@ -232,7 +231,7 @@ def test_noise_of_the_input_masks_the_same_answer_tokens_after_the_splice(
         seen.append(embeds[noise.masked_indices])
         return forward_process_embeds(embeds, masked_embed, noise)
 
-    monkeypatch.setattr(modeling_qwen, "forward_process_embeds", spy)
+    monkeypatch.setattr(denoising, "forward_process_embeds", spy)
     target_mask = batch.labels != IGNORE_INDEX
     generator = torch.Generator().manual_seed(5)
     noises = [batch.noise, sample_noise(target_mask, generator=generator)][:views]

@@ -273,13 +273,18 @@ def test_an_interrupted_run_leaves_the_old_corpus_and_nothing_else(tmp_path, mon
         (["--train", "0", "--val", "0", "--test", "0"], "all 0"),
         (["--size", "16"], "size=16"),
         (["--seed", "-3"], "seed=-3"),
-        (["--workers", "0"], "workers=0"),
     ],
 )
 def test_a_bad_request_names_the_field_and_writes_nothing(arguments, named, tmp_path, capsys):
     assert main(["--output", str(tmp_path / "c"), *arguments]) == 2
     assert named in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_a_count_of_workers_that_is_none_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", str(tmp_path / "c"), "--workers", "0"])
+    assert "--workers: '0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_the_command_writes_a_corpus_and_prints_the_counts(tmp_path, capsys):

@@ -155,7 +155,7 @@ def test_adapters_in_bf16_over_cached_features_go_on_from_a_checkpoint_and_load_
         (("--rewards", "chexbert=1"), "chexbert is unavailable"),
         (("--rewards", "toy_rewards:broken"), "reward 'toy_rewards:broken' is nan"),
         (("--group_size", "1"), "a group needs at least 2; try 8"),
-        (("--clip_range", "1"), "--clip_range=1.0: must be a number above 0 and below 1"),
+        (("--clip_range", "1"), "--clip_range=1.0 is not a number above 0 and below 1"),
         (("--kl_weight", "nan"), "--kl_weight=nan"),
         (("--deepspeed", str(ZERO_3)), "is ZeRO-3"),
         (("--num_views", "4"), "--num_views 4: stage 3 draws one complementary pair"),

@@ -216,4 +216,4 @@ def test_stage_3_reinforces_a_checkpoint_of_mode_block(tmp_path, tiny_backbones,
     assert b"eval/rouge_l" in events
     refused = run_script("llada_v_reward.sh", **(settings | {"GROUP_SIZE": 1}))
     assert refused.returncode == 2
-    assert "GROUP_SIZE=1: must be a whole number at least 2" in refused.stderr
+    assert "GROUP_SIZE=1 is not a whole number of at least 2" in refused.stderr
