@@ -5,6 +5,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.diffusion.masking import Noise, complement, forward_process_embeds, sample_noise
+from llava.model.language_model import denoising
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
     Qwen3DiffusionConfig,
