@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava.eval.metrics.significance import Draw
 from llava.eval.nlg import java
 from llava.eval.nlg import scores as nlg
+from llava.eval.nlg.overlap import longest_common_subsequence
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
 
@@ -289,3 +292,10 @@ def test_a_java_that_fails_midway_is_an_error_with_its_own_words(broken_java):
 def test_what_cannot_be_paired_is_refused(references, hypotheses, message):
     with pytest.raises(ValueError, match=message):
         nlg.score(references, hypotheses)
+
+
+@given(*[st.lists(st.sampled_from("abcd"), max_size=70)] * 2)
+def test_the_longest_common_subsequence_is_the_packages(first, second):
+    from pycocoevalcap.rouge.rouge import my_lcs
+
+    assert longest_common_subsequence(first, second) == my_lcs(first, second)
