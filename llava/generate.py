@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.command_line import end_with_parent, sigterm_unwinds, whole_number
+from llava.command_line import whole_number
 from llava.constants import CLINICAL_FIELDS
 
 if TYPE_CHECKING:
@@ -55,25 +55,19 @@ _DECISIVE = ("input", "image_folder", "template")
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    speaks = True
-    try:
-        if args.input is None:
-            print(_write(args))
-            return 0
-        from llava.writing.processes import Processes
+    if args.input is not None:
+        from llava.writing.processes import run_command
 
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()
-        with sigterm_unwinds(), Processes() as processes:
-            speaks = processes.rank == 0  # an error of one process is raised in all of them
-            return _write_many(args, processes)
+        return run_command(lambda processes: _write_many(args, processes))
+    try:
+        print(_write(args))
     except (ValueError, OSError) as error:
-        if speaks:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was written is kept", file=sys.stderr)
         return 130
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

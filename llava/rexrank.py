@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.command_line import end_with_parent, sigterm_unwinds, whole_number
+from llava.command_line import whole_number
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -41,22 +41,9 @@ _NOTHING = {"", "none", "nan", "n/a", "unknown", "not provided"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    from llava.writing.processes import Processes
+    from llava.writing.processes import run_command
 
-    speaks = True
-    try:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()
-        with sigterm_unwinds(), Processes() as processes:
-            speaks = processes.rank == 0  # an error of one process is raised in all of them
-            return _write(args, processes)
-    except (ValueError, OSError) as error:
-        if speaks:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what was written is kept", file=sys.stderr)
-        return 130
+    return run_command(lambda processes: _write(args, processes))
 
 
 def read_studies(path: Path) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
+
+from llava.command_line import end_with_parent, sigterm_unwinds
 
 T = TypeVar("T")
 
@@ -107,3 +110,22 @@ def _first_node(nodes: str) -> str:
     """`gpu003` of `gpu[003-010,012],login1`."""
     found = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)", nodes)
     return "".join(part or "" for part in found.groups()) if found else ""
+
+
+def run_command(work: Callable[[Processes], int]) -> int:
+    """The exit status of a command whose processes work together: that of `work`, 2 after an error,
+    which the first process prints, 130 after an interruption."""
+    speaks = True
+    try:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
+        with sigterm_unwinds(), Processes() as processes:
+            speaks = processes.rank == 0  # an error of one process is raised in all of them
+            return work(processes)
+    except (ValueError, OSError) as error:
+        if speaks:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was written is kept", file=sys.stderr)
+        return 130
