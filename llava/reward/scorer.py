@@ -74,8 +74,8 @@ class Scorer:
             scorer([Written("The lungs are clear.", "No pleural effusion.")])
         except ImportError as error:
             raise ValueError(
-                f"--rewards: a package is missing: {error}; install it with "
-                'pip install -e ".[eval]", or leave that reward out'
+                f"--rewards: a package is missing: {error}; install it with pip install, or leave "
+                "that reward out"
             ) from error
         return scorer
 

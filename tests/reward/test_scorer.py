@@ -1,7 +1,5 @@
 """The weighted sum of rewards, what it refuses, and rewards in a process of their own."""
 
-import sys
-
 import pytest
 
 from llava.reward.rewards import Written
@@ -77,10 +75,13 @@ def test_a_function_of_ones_own_is_named_by_module(tmp_path, monkeypatch):
         Scorer.load({"own_rewards:long": 1.0})
 
 
-def test_a_missing_package_is_an_error_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocoevalcap.rouge.rouge", None)
-    with pytest.raises(ValueError, match=r"a package is missing.*pip install"):
-        Scorer.load({"rouge_l": 1.0})
+def test_a_missing_package_is_an_error_with_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text(
+        "def entities(report):\n    import no_such_package\n    return 1.0"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"a package is missing: .*no_such_package.*pip install"):
+        Scorer.load({"needs_more:entities": 1.0})
 
 
 def test_an_external_reward_runs_in_its_own_process(tmp_path, monkeypatch):
