@@ -87,7 +87,9 @@ pretrain() {
   local settings="$CORPUS epochs=$epochs width=$WIDTH layers=$LAYERS image=$IMAGE_SIZE"
   if made "$part" "$settings"; then return; fi
   rm -rf "$STUDY/backbones/$part"
-  "$PYTHON" -m llava.phantom.backbones "$part" --data-path "$STUDY/data/train_llave_llada.json" \
+  local kind=("$part")
+  if [[ "$part" == hybrid ]]; then kind=(language --objective hybrid); fi
+  "$PYTHON" -m llava.phantom.backbones "${kind[@]}" --data-path "$STUDY/data/train_llave_llada.json" \
     --image-folder "$PHANTOM" --output "$STUDY/backbones/$part" --epochs "$epochs" \
     --width "$WIDTH" --layers "$LAYERS" --image-size "$IMAGE_SIZE" \
     "${PRECISION[@]}" &>"$LOGS/backbone_$part.log"
@@ -98,10 +100,14 @@ pretrain language "$LANGUAGE_EPOCHS" & language=$!
 wait "$vision"
 wait "$language"
 "$PYTHON" -m bench.study.run "${JOB[@]}" --features &>"$LOGS/features.log" & features=$!
-if [[ -z "$ARMS" && -f bench/study/autoregressive.py ]]; then
-  "$PYTHON" -m bench.study.autoregressive "${JOB[@]}" --stage pretrain --seed 0 \
-    &>"$LOGS/backbone_causal.log"
-fi
+for start in $("$PYTHON" -m bench.study.arms --arms "$ARMS" --starts); do
+  case "$start" in
+    causal)
+      "$PYTHON" -m bench.study.autoregressive "${JOB[@]}" --stage pretrain --seed 0 \
+        &>"$LOGS/backbone_causal.log" ;;
+    hybrid) pretrain hybrid "$LANGUAGE_EPOCHS" ;;
+  esac
+done
 wait "$features"
 
 log "3/4 arms: every training under every seed, $NPROC at once"

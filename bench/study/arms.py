@@ -17,6 +17,8 @@ WARMUP_STEPS = 20
 LEARNING_RATE, PROJECTOR_RATE = "5e-4", "3e-3"
 """Of the language model, by Muon and AdamW alike, and of the projector, which starts from nothing.
 At 3e-3 for both the language model forgets how to write before it has learned to see."""
+TWIN = "autoregressive"
+"""A name for lists of arms, though no arm: it is trained by a module of its own."""
 CHECKS = 8
 """Evaluations of the held-out loss in a run, evenly spread; each has a checkpoint."""
 
@@ -30,6 +32,8 @@ class Arm:
     by another decoder of mode `block` (causal, speculative).
     stretch: of its steps over those of the study; an arm with cheaper steps goes on, to be compared
     at equal time.
+    start: the language model it starts from, a folder of the study's backbones: `language` (taught
+    by unmasking a whole canvas), `causal` (the twin's, left to right), `hybrid` (both, in blocks).
     """
 
     name: str
@@ -37,6 +41,7 @@ class Arm:
     options: dict[str, str] = field(default_factory=dict)
     variants: tuple[str, ...] = ()
     stretch: float = 1.0
+    start: str = "language"
 
 
 _DEMO = {"loss_weighting": "uniform", "stratified_t": "true", "t_power": "3"}
@@ -74,6 +79,11 @@ ARMS = (
     Arm("block_16", ("block",), _BLOCK | {"block_length": "16"}, _READINGS),
     Arm("block_whole_share", ("block",), _BLOCK | {"whole_canvas_share": "0.25"}, _READINGS),
     Arm("block_causal_prefix", ("block",), _BLOCK | {"causal_prefix": "true"}, _READINGS),
+    Arm("block_from_causal", ("block",), _BLOCK, _READINGS, start="causal"),
+    Arm("block_from_hybrid", ("block",), _BLOCK, _READINGS, start="hybrid"),
+    Arm(
+        "block_growing", ("block",), _BLOCK | {"growing_blocks": "true"}, _READINGS, start="causal"
+    ),
 )
 GROUPS = ("objective", "attention", "canvas", "context", "block")
 
@@ -141,7 +151,7 @@ def train_options(arm: Arm, seed: int, settings: Settings) -> list[str]:
     """The command line of `python -m llava.train.train` for this arm and seed."""
     study = settings.study
     options = {
-        "model_name_or_path": study / "backbones/language",
+        "model_name_or_path": study / "backbones" / arm.start,
         "vision_tower": study / "backbones/vision",
         "mm_tunable_parts": "mm_mlp_adapter,mm_language_model",
         "feature_cache": study / "features",
@@ -176,8 +186,23 @@ def train_options(arm: Arm, seed: int, settings: Settings) -> list[str]:
 
 
 def chosen(names: str) -> list[Arm]:
-    """The arms of a list of names separated by commas; all of them for an empty list."""
-    return [find(name.strip()) for name in names.split(",") if name.strip()] or list(ARMS)
+    """The arms of a list of names separated by commas; all of them for an empty list.
+
+    `TWIN` may stand in the list (`with_twin`).
+    """
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    return [find(name) for name in given if name != TWIN] if given else list(ARMS)
+
+
+def with_twin(names: str) -> bool:
+    """Whether the autoregressive twin belongs to a list of names; an empty list has everything."""
+    return not names.strip() or TWIN in [name.strip() for name in names.split(",")]
+
+
+def starts(names: str) -> list[str]:
+    """The language models that a list of names starts from, besides `language`."""
+    needed = {arm.start for arm in chosen(names)} | ({"causal"} if with_twin(names) else set())
+    return sorted(needed - {"language"})
 
 
 def jobs(arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
@@ -193,11 +218,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--arms", default="", help="names separated by commas (default: all)")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas (default: 0,1,2)")
+    parser.add_argument(
+        "--starts", action="store_true", help="list the language models that the arms start from"
+    )
     args = parser.parse_args(argv)
     try:
         arms, seeds = chosen(args.arms), [int(seed) for seed in args.seeds.split(",")]
     except ValueError as error:
         parser.error(str(error))
+    if args.starts:
+        print(*starts(args.arms), sep="\n")
+        return
     for arm, seed in jobs(arms, seeds):
         print(arm, seed)
 

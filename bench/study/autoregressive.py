@@ -25,7 +25,7 @@ import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from bench.study.arms import Settings, add_options
+from bench.study.arms import TWIN, Settings, add_options
 from bench.study.records import Record, exists
 from bench.study.run import (
     BLOCK_LENGTH,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bench.study.autoregressive_decode import Turns
 
-TWIN, BASE = "autoregressive", "base"
+BASE = "base"
 ONE, SURE, INFILL = "beside_one", "beside_threshold", "infill"
 RECORDS = ((TWIN, ""), (BASE, ONE), (BASE, SURE), (TWIN, INFILL), (BASE, INFILL))
 

@@ -19,13 +19,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.arms import Settings, add_options, chosen
+from bench.study.arms import TWIN, Settings, add_options, chosen, with_twin
 from bench.study.decoding import NAME as DECODING
 from bench.study.run import BLOCK_LENGTH
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-BASE, TWIN = "base", "autoregressive"
+BASE = "base"
 DECODING_TESTS = 60
 """Reports per setting of the quality-speed curves."""
 
@@ -57,10 +57,12 @@ def plan(
         for arm in chosen(names):
             if arm.name != BASE:
                 yield _arm(arm.name, seed, common)
+        if with_twin(names):
+            arguments = (*common, "--stage", "run", *_seed(seed))
+            after = (f"{BASE}_seed{seed}",)
+            yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, after)
         if names:
             continue
-        arguments = (*common, "--stage", "run", *_seed(seed))
-        yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, (f"{BASE}_seed{seed}",))
         yield _decoding(settings, seed)
         if seed == seeds[0]:
             yield _gradient(settings, seed, gradient_draws)

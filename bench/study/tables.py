@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.decode_quality import QUALITIES, keeps_quality
-from bench.study.arms import ARMS, Arm
+from bench.study.arms import ARMS, TWIN, Arm
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 
-EQUAL_TIME, TWIN = "equal_time", "autoregressive"
+EQUAL_TIME = "equal_time"
 TITLES = {
     "nelbo": "NELBO",
     "f1": "F1",

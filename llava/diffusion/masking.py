@@ -6,7 +6,7 @@ with probability p (MDLM, arXiv 2406.07524, eq. 2; LLaDA, arXiv 2502.09992, sec.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -60,13 +60,28 @@ class NoiseShape:
     t_power: the time is u^(1 / t_power) of a uniform u. block_length: each block of an answer has a
     time of its own; None: one time for the whole answer. whole_share: the share of the samples
     whose answer is one block all the same. random_grid: the first block of a sample is of random
-    length, so that blocks are learned at any place, as self-speculation asks for them.
+    length, so that blocks are learned at any place, as self-speculation asks for them. growing:
+    the blocks start at one token and double over the run, up to block_length (`at`).
     """
 
     t_power: float = 1.0
     block_length: int | None = None
     whole_share: float = 0.0
     random_grid: bool = False
+    growing: bool = False
+
+    def at(self, progress: float) -> "NoiseShape":
+        """The shape at this share of the run, in [0, 1].
+
+        Growing blocks have 1, 2, 4, ... tokens, then `block_length`, an equal share of the run
+        each: the curriculum from a causal start of Fast-dVLM.
+        """
+        if not self.growing or self.block_length is None:
+            return self
+        lengths = [1 << power for power in range((self.block_length - 1).bit_length())]
+        lengths.append(self.block_length)
+        stage = min(int(progress * len(lengths)), len(lengths) - 1)
+        return replace(self, block_length=lengths[stage])
 
 
 PLAIN = NoiseShape()

@@ -69,6 +69,9 @@ class ModelArguments:
     random_block_grid: bool = option(
         True, "mode block: the first block of a sample is of random length, as speculation needs"
     )
+    growing_blocks: bool = option(
+        False, "mode block: blocks of 1, 2, 4, ... up to --block_length over the run"
+    )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
     end_of_text_weight: float = option(
@@ -299,11 +302,13 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
         )
-    if model.attention_mode != "block" and (model.whole_canvas_share or model.causal_prefix):
-        raise ValueError(
-            f"--whole_canvas_share and --causal_prefix need --attention_mode block, not "
-            f"{model.attention_mode}; leave them out"
-        )
+    if model.attention_mode != "block":
+        for name in ("whole_canvas_share", "causal_prefix", "growing_blocks"):
+            if getattr(model, name):
+                raise ValueError(
+                    f"--{name} needs --attention_mode block, not {model.attention_mode}; "
+                    "leave it out"
+                )
     if run.t_power != 1 and not run.stratified_t:
         raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
     if run.t_power != 1 and model.loss_weighting == "elbo":

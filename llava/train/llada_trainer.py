@@ -187,9 +187,8 @@ class LLaDATrainer(Trainer):
             # One stratum per place, so that the times do not depend on samples that are skipped.
             u = stratified_step_times(step, seed, self.batches.size)[extra["position"].cpu()]
         samples, policies = extra["sample_index"].tolist(), self.policies
-        return training_noise(
-            labels != IGNORE_INDEX, samples, step, seed, u, policies.views, policies.noise
-        )
+        shape = policies.noise.at(step / self.state.max_steps)
+        return training_noise(labels != IGNORE_INDEX, samples, step, seed, u, policies.views, shape)
 
     def _record(self, extra: dict[str, Any], outputs: Any) -> None:
         real = extra["weight"].bool()

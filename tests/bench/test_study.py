@@ -88,6 +88,20 @@ def test_jobs_go_seed_by_seed_and_an_unknown_arm_is_named():
         chosen("bse")
 
 
+def test_a_list_of_arms_names_its_starts_and_may_hold_the_twin(settings, capsys):
+    arms.main(["--arms", "block_growing, autoregressive, block_from_hybrid", "--starts"])
+    assert capsys.readouterr().out.split() == ["causal", "hybrid"]
+    arms.main(["--arms", "base,block", "--starts"])
+    assert not capsys.readouterr().out.strip()
+    words = train_options(find("block_from_hybrid"), 0, settings)
+    assert words[words.index("--model_name_or_path") + 1].endswith("backbones/hybrid")
+    planned = [job.name for job in plan(settings, "block,autoregressive", [0, 1])]
+    assert planned == [
+        *("base_seed0", "base_seed1", "block_seed0", "autoregressive_seed0"),
+        *("block_seed1", "autoregressive_seed1"),
+    ]
+
+
 def test_every_job_stands_behind_what_it_needs(settings):
     jobs_of = list(plan(settings, "", [0, 1]))
     names = [job.name for job in jobs_of]

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from llava.diffusion.masking import (
     MASK_EPS,
+    PLAIN,
+    NoiseShape,
     complement,
     forward_process_embeds,
     get_masked_indices_from_embeds,
@@ -94,3 +96,12 @@ def test_one_view_is_the_seeded_noise_and_a_given_time_is_kept():
     first, second = seeded_views(target_mask, [3, 4], 2, t)
     torch.testing.assert_close(first.p_mask, mask_probability(t))
     torch.testing.assert_close(second.p_mask, mask_probability(torch.tensor([0.6, 0.4])))
+
+
+def test_blocks_grow_by_doubling_an_equal_share_of_the_run_each():
+    shape = NoiseShape(block_length=12, growing=True)
+    lengths = [shape.at(step / 10).block_length for step in range(11)]
+    assert lengths == [1, 1, 2, 2, 4, 4, 8, 8, 12, 12, 12]
+    assert NoiseShape(block_length=1, growing=True).at(0.5).block_length == 1
+    assert NoiseShape(block_length=8).at(0).block_length == 8
+    assert PLAIN.at(0.5) is PLAIN

@@ -1,13 +1,23 @@
 """The stand-in backbones: what their own training adds to the stock architectures."""
 
+import json
 import random
 
 import pytest
 import torch
 from transformers import TrainingArguments
 
+from llava.constants import IGNORE_INDEX
+from llava.data.samples.entry import Entry
+from llava.model.builder import load_language_model
 from llava.phantom.backbones.__main__ import main
-from llava.phantom.backbones.language import notes_on, train_tokenizer
+from llava.phantom.backbones.language import (
+    BLOCK_LENGTH,
+    InBlocks,
+    notes_on,
+    pretrain_language,
+    train_tokenizer,
+)
 from llava.phantom.backbones.vision import (
     KEPT_TOKENS,
     SentenceContrast,
@@ -74,3 +84,22 @@ def test_a_paraphrase_fits_the_image_and_the_other_side_does_not():
     assert fits[0] == fits[2]
     assert sum(fits[0]) == 1
     assert [a + b for a, b in zip(fits[0], fits[1], strict=True)] == [1, 1, 1]
+
+
+def test_a_hybrid_stand_in_learns_both_readings_and_is_saved_as_a_published_checkpoint(tmp_path):
+    turns = ({"from": "human", "value": "Describe."}, {"from": "gpt", "value": REPORT})
+    entries = [Entry(str(i), (), turns, "", "test") for i in range(16)]
+    pretrain_language(entries, tmp_path, 1, 0, width=32, layers=1, objective="hybrid")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["A2DQwen3LMHeadModel"]
+    assert not {"attention_mode", "block_length", "causal_weight"} & config.keys()
+
+    model = load_language_model(tmp_path)
+    model.config.update({"mask_token_id": 6})
+    tokens = torch.randint(5, 200, (2, 24))
+    labels = tokens.masked_fill(torch.arange(24) < 8, IGNORE_INDEX)
+    module = InBlocks(model)
+    module(tokens, torch.ones_like(tokens), labels)["loss"].backward()
+    output = model(input_ids=tokens, labels=labels)
+    assert output.next_token_ce is not None
+    assert model.model.embed_tokens.weight.grad.abs().sum() > 0

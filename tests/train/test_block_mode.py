@@ -7,6 +7,7 @@ import torch
 from training_runs import losses
 
 from llava.diffusion.config import SamplingConfig
+from llava.train.llada_trainer import LLaDATrainer
 from llava.train.train import main
 from llava.writing.writer import ReportWriter, Request
 
@@ -52,7 +53,6 @@ def test_the_checkpoint_knows_its_mode_and_writes_by_every_decoder(trained, mixe
 
 
 def test_a_stopped_run_goes_on_with_the_same_losses(tmp_path, command, monkeypatch):
-    from llava.train.llada_trainer import LLaDATrainer
 
     assert main(command(tmp_path / "whole", *BLOCK, "--save_steps", "1")) == 0
     original = LLaDATrainer.training_step
@@ -82,7 +82,25 @@ def test_adapters_and_checkpointed_layers_train_in_mode_block(tmp_path, command)
     assert torch.isfinite(torch.tensor(losses(plain[0]))).all()
 
 
-def test_options_of_mode_block_are_refused_elsewhere(tmp_path, command, capsys):
+@pytest.mark.parametrize(
+    "option",
+    [("--whole_canvas_share", "0.5"), ("--causal_prefix", "true"), ("--growing_blocks", "true")],
+)
+def test_options_of_mode_block_are_refused_elsewhere(tmp_path, command, capsys, option):
     with pytest.raises(SystemExit):
-        main(command(tmp_path / "run", "--whole_canvas_share", "0.5"))
-    assert "need --attention_mode block, not prefix" in capsys.readouterr().err
+        main(command(tmp_path / "run", *option))
+    assert f"{option[0]} needs --attention_mode block, not prefix" in capsys.readouterr().err
+
+
+def test_growing_blocks_are_those_of_the_step(tmp_path, command, monkeypatch):
+    seen, original = [], LLaDATrainer._noise
+
+    def noise(self, labels, extra):
+        drawn = original(self, labels, extra)
+        seen.append((self.state.global_step, int(drawn[0].block_length[0])))
+        return drawn
+
+    monkeypatch.setattr(LLaDATrainer, "_noise", noise)
+    grown = ("--attention_mode", "block", "--block_length", "4", "--growing_blocks", "true")
+    assert main(command(tmp_path / "run", *grown, "--max_steps", "6")) == 0
+    assert dict(seen) == {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4}

@@ -18,8 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.phantom.backbones.vision import pretrain_vision
 
     options = {"width": args.width, "layers": args.layers}
-    train = pretrain_language
-    if args.part == "vision":
+    if args.part == "language":
+        train, options["objective"] = pretrain_language, args.objective
+    else:
         train = pretrain_vision
         options |= {
             name: getattr(args, name) for name in ("image_size", "patch_size", "batch_size")
@@ -58,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bf16", action="store_true", help="bf16 arithmetic, fp32 weights")
     parser.add_argument("--width", type=int, default=128, help="of the layers, heads of 32")
     parser.add_argument("--layers", type=int, default=6, help="of the part that reads or writes")
+    parser.add_argument(
+        "--objective",
+        choices=("masked", "hybrid"),
+        default="masked",
+        help="of `language`: unmask a whole canvas; hybrid: unmask blocks, and read left to right",
+    )
     parser.add_argument("--image-size", type=int, default=112, help="side that `vision` sees")
     parser.add_argument("--patch-size", type=int, default=14, help="side of one token of it")
     parser.add_argument("--batch-size", type=int, default=32, help="images `vision` sees at once")

@@ -23,7 +23,7 @@ from llava.constants import (
 )
 from llava.data.samples.dataset import AnswerFill, Collator, ReportDataset
 from llava.data.samples.entry import Entry
-from llava.diffusion.masking import sample_noise
+from llava.diffusion.masking import NoiseShape, sample_noise, seeded_noise
 from llava.model.builder import prepare_tokenizer
 from llava.model.language_model.configuration_qwen import Qwen3DiffusionConfig
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
@@ -31,12 +31,9 @@ from llava.phantom.backbones.fitting import fit
 from llava.store import write_json
 
 CANVAS = 64
-OURS = (
-    *("attention_mode", "complementary", "loss_weighting", "end_of_text_weight", "mask_token_id"),
-    "is_causal",
-)
+OURS = tuple(Qwen3DiffusionConfig.__annotations__)
 """Fields of the configuration that no published checkpoint has."""
-T_POWER = 3
+T_POWER, BLOCK_LENGTH = 3, 8
 NOTE_SHARE = 0.8
 """Share of a report's content words that the language model is shown when it learns to write."""
 FUNCTION_WORDS = frozenset(
@@ -70,6 +67,33 @@ class MostlyHidden(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, labels=labels, noise=noise
         )
         return {"loss": output.loss}
+
+
+class InBlocks(nn.Module):
+    """Denoising in blocks of 8 after clean text, with the next-token loss on that text."""
+
+    def __init__(self, model: Qwen3ForMaskedDiffusion) -> None:
+        super().__init__()
+        self.model = model
+        model.config.update({"attention_mode": "block", "block_length": BLOCK_LENGTH})
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        shape = NoiseShape(T_POWER, BLOCK_LENGTH, random_grid=True)
+        seeds = torch.randint(1 << 62, (len(labels),)).tolist()
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=labels,
+            noise=seeded_noise(labels != IGNORE_INDEX, seeds, shape=shape),
+        )
+        return {"loss": output.loss}
+
+
+OBJECTIVES = {"masked": MostlyHidden, "hybrid": InBlocks}
+"""How a stand-in learns to write: a whole canvas by unmasking, as the published checkpoint did, or
+blocks by unmasking and the text left to right."""
 
 
 def train_tokenizer(texts: Iterable[str], merges: int = 700) -> PreTrainedTokenizerBase:
@@ -146,8 +170,9 @@ def pretrain_language(
     bf16: bool = False,
     width: int = 128,
     layers: int = 6,
+    objective: str = "masked",
 ) -> None:
-    """Train tokenizer and language model on prompts and reports.
+    """Train tokenizer and language model on prompts and reports; objective: of `OBJECTIVES`.
 
     Notes take the image's place, so that the model learns to read its prompt as well as to
     write: the published one can follow instructions.
@@ -159,7 +184,7 @@ def pretrain_language(
     model.config.loss_weighting = "uniform"
     dataset = notes_dataset(entries, tokenizer, seed)
     collator = Collator(tokenizer.pad_token_id)
-    fit_language(MostlyHidden(model), dataset, collator, output, epochs, seed, bf16)
+    fit_language(OBJECTIVES[objective](model), dataset, collator, output, epochs, seed, bf16)
     save_language_model(model, tokenizer, output)
     note_pretraining(output, len(entries), epochs, seed)
 
