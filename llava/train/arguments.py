@@ -96,7 +96,9 @@ class DataArguments:
         "", "folder for the frozen vision tower's features of each image, computed once (stage 1)"
     )
     answer_fill: str = option(
-        "canvas", "end-of-text after the answer", ("canvas", "random", "tight")
+        "canvas",
+        "end-of-text after the answer; block: as much as a block of mode `block` needs",
+        ("canvas", "random", "tight", "block"),
     )
     context_dropout: float = option(
         0.0, "probability that a field of the clinical context is left out, drawn every epoch"
@@ -302,13 +304,7 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
         raise ValueError(
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
         )
-    if model.attention_mode != "block":
-        for name in ("whole_canvas_share", "causal_prefix", "growing_blocks"):
-            if getattr(model, name):
-                raise ValueError(
-                    f"--{name} needs --attention_mode block, not {model.attention_mode}; "
-                    "leave it out"
-                )
+    _check_blocks(model, data)
     if run.t_power != 1 and not run.stratified_t:
         raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
     if run.t_power != 1 and model.loss_weighting == "elbo":
@@ -325,6 +321,25 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
         raise ValueError(
             "--feature_cache needs a frozen tower: take mm_vision_tower out of the "
             "parts to train, or leave the cache out"
+        )
+
+
+def _check_blocks(model: ModelArguments, data: DataArguments) -> None:
+    """ValueError for options of mode `block` that another mode, or each other, rule out."""
+    chosen = [
+        name
+        for name in ("whole_canvas_share", "causal_prefix", "growing_blocks")
+        if getattr(model, name)
+    ]
+    chosen += ["answer_fill block"] * (data.answer_fill == "block")
+    if chosen and model.attention_mode != "block":
+        raise ValueError(
+            f"--{chosen[0]} needs --attention_mode block, not {model.attention_mode}; leave it out"
+        )
+    if data.answer_fill == "block" and model.whole_canvas_share:
+        raise ValueError(
+            "--answer_fill block leaves no canvas for --whole_canvas_share "
+            f"{model.whole_canvas_share}; give --answer_fill canvas"
         )
 
 

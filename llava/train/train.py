@@ -317,7 +317,7 @@ def build_dataset(
         layout=loaded.model.image_layout,
         max_length=loaded.context_len,
         version=arguments.model.version,
-        fill=AnswerFill(data.answer_fill, data.answer_canvas, seed),
+        fill=AnswerFill(data.answer_fill, data.answer_canvas, seed, arguments.model.block_length),
         dropout=ContextDropout(context_dropout, seed) if context_dropout else None,
         views_of=views_of,
     )

@@ -105,6 +105,15 @@ def test_tight_fills_one():
     assert {AnswerFill("tight", 32).count(length, 0) for length in (0, 20, 100)} == {1}
 
 
+def test_a_block_of_fill_makes_the_last_block_whole_wherever_blocks_start():
+    fill = AnswerFill("block", 32, block_length=4)
+    for length in (1, 20, 100):
+        count = fill.count(length, 0)
+        for offset in range(4):
+            last = (length - 1 + offset) // 4  # the block that holds the end of the answer
+            assert (last + 1) * 4 - offset <= length + count
+
+
 def test_random_fill_is_within_the_canvas_and_fixed_by_seed_and_sample():
     fill = AnswerFill("random", 32, seed=1)
     counts = [fill.count(20, index) for index in range(200)]

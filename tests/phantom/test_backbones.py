@@ -12,7 +12,6 @@ from llava.data.samples.entry import Entry
 from llava.model.builder import load_language_model
 from llava.phantom.backbones.__main__ import main
 from llava.phantom.backbones.language import (
-    BLOCK_LENGTH,
     InBlocks,
     notes_on,
     pretrain_language,

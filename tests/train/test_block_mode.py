@@ -84,12 +84,24 @@ def test_adapters_and_checkpointed_layers_train_in_mode_block(tmp_path, command)
 
 @pytest.mark.parametrize(
     "option",
-    [("--whole_canvas_share", "0.5"), ("--causal_prefix", "true"), ("--growing_blocks", "true")],
+    [
+        ("--whole_canvas_share", "0.5"),
+        ("--causal_prefix", "true"),
+        ("--growing_blocks", "true"),
+        ("--answer_fill", "block"),
+    ],
 )
 def test_options_of_mode_block_are_refused_elsewhere(tmp_path, command, capsys, option):
     with pytest.raises(SystemExit):
         main(command(tmp_path / "run", *option))
-    assert f"{option[0]} needs --attention_mode block, not prefix" in capsys.readouterr().err
+    assert option[0] in (error := capsys.readouterr().err)
+    assert "needs --attention_mode block, not prefix" in error
+
+
+def test_a_fill_of_one_block_leaves_no_canvas_to_share(tmp_path, command, capsys):
+    with pytest.raises(SystemExit):
+        main(command(tmp_path / "run", *BLOCK, "--answer_fill", "block"))
+    assert "leaves no canvas for --whole_canvas_share 0.25" in capsys.readouterr().err
 
 
 def test_growing_blocks_are_those_of_the_step(tmp_path, command, monkeypatch):

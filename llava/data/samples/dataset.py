@@ -21,7 +21,7 @@ from llava.data.samples.entry import Entry
 from llava.images.layout import ImageLayout
 from llava.images.loading import load_image, picture_sizes, process_images
 
-FILLS = ("canvas", "random", "tight")
+FILLS = ("canvas", "random", "tight", "block")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class AnswerFill:
     """How the canvas after the answer is filled with <|endoftext|>, so that the model ends it.
 
     canvas: up to `canvas` positions, as the answer is decoded. random: a random share of that,
-    the same for a sample in every epoch. tight: one. A longer answer always gets one.
+    the same for a sample in every epoch. tight: one. A longer answer always gets one. block: as
+    many as a block has, so that the last one is whole wherever the blocks start: all that mode
+    `block` needs, which decodes on no canvas.
     """
 
     policy: str = "canvas"
     canvas: int = 128
     seed: int = 0
+    block_length: int = 8
 
     def __post_init__(self) -> None:
         if self.policy not in FILLS:
@@ -49,6 +52,8 @@ class AnswerFill:
             return room
         if self.policy == "tight":
             return 1
+        if self.policy == "block":
+            return self.block_length
         return random.Random(f"{self.seed}/{index}").randint(1, room)
 
 

@@ -54,6 +54,8 @@ class MostlyHidden(nn.Module):
     Below t = 0.75 neighbours give a token away and hardly any loss is left to learn from.
     """
 
+    fill = AnswerFill("canvas", CANVAS)
+
     def __init__(self, model: Qwen3ForMaskedDiffusion) -> None:
         super().__init__()
         self.model = model
@@ -71,6 +73,8 @@ class MostlyHidden(nn.Module):
 
 class InBlocks(nn.Module):
     """Denoising in blocks of 8 after clean text, with the next-token loss on that text."""
+
+    fill = AnswerFill("block", block_length=BLOCK_LENGTH)
 
     def __init__(self, model: Qwen3ForMaskedDiffusion) -> None:
         super().__init__()
@@ -182,9 +186,10 @@ def pretrain_language(
     model = new_language_model(tokenizer, width, layers)
     start_as_identity(model)
     model.config.loss_weighting = "uniform"
-    dataset = notes_dataset(entries, tokenizer, seed)
+    learner = OBJECTIVES[objective](model)
+    dataset = notes_dataset(entries, tokenizer, seed, learner.fill)
     collator = Collator(tokenizer.pad_token_id)
-    fit_language(OBJECTIVES[objective](model), dataset, collator, output, epochs, seed, bf16)
+    fit_language(learner, dataset, collator, output, epochs, seed, bf16)
     save_language_model(model, tokenizer, output)
     note_pretraining(output, len(entries), epochs, seed)
 
@@ -196,9 +201,12 @@ def note_pretraining(output: Path, samples: int, epochs: float, seed: int) -> No
 
 
 def notes_dataset(
-    entries: Sequence[Entry], tokenizer: PreTrainedTokenizerBase, seed: int
+    entries: Sequence[Entry],
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    fill: AnswerFill = MostlyHidden.fill,
 ) -> ReportDataset:
-    """Prompts with notes in place of images, and the reports, their canvas filled."""
+    """Prompts with notes in place of images, and the reports with their fill."""
     return ReportDataset(
         [
             _with_notes(entry, random.Random(f"{seed}/{index}"))
@@ -207,7 +215,7 @@ def notes_dataset(
         tokenizer,
         None,
         layout=None,
-        fill=AnswerFill("canvas", CANVAS, seed),
+        fill=fill,
     )
 
 
