@@ -22,6 +22,7 @@ CANVAS="${CANVAS:-64}"
 BATCH_SIZE="${BATCH_SIZE:-8}"
 CORPUS_SEED="${CORPUS_SEED:-0}"
 GRADIENT_DRAWS="${GRADIENT_DRAWS:-24}"
+SECTION="${SECTION:-}"  # write this section of docs/results.md alone
 if [[ "$DEVICE" == cuda ]]; then
   "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' \
     || die "--gpu: torch sees no GPU here; run without --gpu for the study of CPU size"
@@ -115,5 +116,5 @@ log "3/4 arms: every training under every seed, $NPROC at once"
   --gradient-draws "$GRADIENT_DRAWS"
 
 log "4/4 report"
-"$PYTHON" -m bench.study.report --study "$STUDY" --output "$RESULTS"
+"$PYTHON" -m bench.study.report --study "$STUDY" --output "$RESULTS" --section "$SECTION"
 log "done in $((SECONDS / 60)) minutes: $RESULTS/docs/results.md"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The whole recipe on synthetic radiographs: corpus, backbones, stage 1, stage 2, evaluation, table.
+#   ATTENTION_MODE=block (default), prefix or full
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -36,6 +37,15 @@ stage "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
 export DATA_PATH="$DEMO/data/train_llave_llada.json" IMAGE_FOLDER="$PHANTOM"
 export LANGUAGE_MODEL="$BACKBONES/language" VISION_TOWER="$BACKBONES/vision"
 
+ATTENTION_MODE="${ATTENTION_MODE:-block}"
+case "$ATTENTION_MODE" in
+  block) OBJECTIVE=hybrid FILL=block STAGE2_EPOCHS="${STAGE2_EPOCHS:-0.6}" \
+    BLOCK_LENGTH="${BLOCK_LENGTH:-8}" GEN_KWARGS="${GEN_KWARGS:-decoder=speculative}" ;;
+  full | prefix) OBJECTIVE=masked FILL=canvas STAGE2_EPOCHS="${STAGE2_EPOCHS:-2}" \
+    BLOCK_LENGTH="${BLOCK_LENGTH:-4}" GEN_KWARGS="${GEN_KWARGS:-}" ;;
+  *) die "ATTENTION_MODE=$ATTENTION_MODE: choose block, prefix or full" ;;
+esac
+
 # Both at once, one core each. Trained once: kept for the next run with the same corpus.
 stage "2/6 backbones: stand-ins for SigLIP2 and the diffusion Qwen3"
 pretrain() {
@@ -55,16 +65,16 @@ pretrain() {
 # same time teach so small a tower more, and every later step is shorter.
 pretrain vision --epochs "${VISION_EPOCHS:-6.5}" --image-size 120 --patch-size 20 --batch-size 64 \
   & vision=$!
-pretrain language --epochs "${LANGUAGE_EPOCHS:-0.66}" & language=$!
+pretrain language --epochs "${LANGUAGE_EPOCHS:-0.66}" --objective "$OBJECTIVE" & language=$!
 wait "$vision"
 wait "$language"
 
 # The recipe's schedule at a size where 1e-5 would not move anything in minutes.
-export NPROC SEED ATTENTION_MODE="${ATTENTION_MODE:-prefix}"
+export NPROC SEED ATTENTION_MODE
 export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CANVAS="${CANVAS:-64}"
-SMALL=(--answer_canvas "$CANVAS" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
+SMALL=(--answer_canvas "$CANVAS" --answer_fill "$FILL" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
   --stratified_t true --t_power "${T_POWER:-3}")
 
 stage "3/6 stage 1: the projector"
@@ -72,7 +82,7 @@ OUTPUT_DIR="$DEMO/stage1" EPOCHS="${STAGE1_EPOCHS:-0.1}" \
   bash train/scripts/llada_v_pretrain.sh "${SMALL[@]}"
 
 stage "4/6 stage 2: vision tower, projector and language model"
-OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="${STAGE2_EPOCHS:-2}" \
+OUTPUT_DIR="$DEMO/stage2" PROJECTOR="$DEMO/stage1" EPOCHS="$STAGE2_EPOCHS" \
   LEARNING_RATE="${LEARNING_RATE:-3e-3}" VISION_TOWER_LR="${VISION_TOWER_LR:-1e-3}" \
   bash train/scripts/llada_v_finetune.sh "${SMALL[@]}"
 
@@ -82,7 +92,8 @@ stage "5/6 evaluation: the test phantoms, then the same prompts with a blank ima
 evaluate() {
   NPROC=$((NPROC > 1 ? NPROC / 2 : 1)) BATCH_SIZE=40 \
     MODEL_PATH="$DEMO/stage2" DATA_PATH="$1" IMAGE_FOLDER="$2" OUTPUT="$3" \
-    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="${BLOCK_LENGTH:-4}" STEPS="${STEPS:-$CANVAS}" \
+    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="$BLOCK_LENGTH" STEPS="${STEPS:-$CANVAS}" \
+    GEN_KWARGS="$GEN_KWARGS" \
     bash eval/scripts/evaluate.sh
 }
 # Both at once: half of the time is imports.

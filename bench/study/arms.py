@@ -28,8 +28,9 @@ class Arm:
     """groups: the comparisons it belongs to. options: of `llava.train.train`, besides the common.
 
     variants: how it is decoded besides the usual way: without the clinical context (no_context),
-    with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache), or
-    by another decoder of mode `block` (causal, speculative).
+    with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache),
+    by another decoder of mode `block` (causal, speculative), or as many tokens a pass as are sure
+    enough and no more (threshold_0.7).
     stretch: of its steps over those of the study; an arm with cheaper steps goes on, to be compared
     at equal time.
     start: the language model it starts from, a folder of the study's backbones: `language` (taught
@@ -50,10 +51,16 @@ _TWO = {"complementary": "false", "num_views": "2"}
 _ELBO, _UNIFORM = {"loss_weighting": "elbo"}, {"loss_weighting": "uniform"}
 
 _BLOCK = _DEMO | {"attention_mode": "block"}
-_READINGS = ("causal", "speculative")
+_THRESHOLDS = ("threshold_0.9", "threshold_0.7")
+_READINGS = ("causal", "speculative", *_THRESHOLDS)
 
 ARMS = (
-    Arm("base", ("objective", "attention", "canvas", "context"), _DEMO, ("no_context",)),
+    Arm(
+        "base",
+        ("objective", "attention", "canvas", "context"),
+        _DEMO,
+        ("no_context", *_THRESHOLDS),
+    ),
     Arm("single_elbo", ("objective",), _SINGLE | _ELBO, stretch=1.5),
     Arm("single_uniform", ("objective",), _SINGLE | _UNIFORM, stretch=1.5),
     Arm("independent_elbo", ("objective",), _TWO | _ELBO),
@@ -72,7 +79,7 @@ ARMS = (
     Arm("context_dropout", ("context",), _DEMO | {"context_dropout": "0.3"}, ("no_context",)),
     Arm("block", ("block",), _BLOCK, _READINGS),
     Arm("block_aligned", ("block",), _BLOCK | {"random_block_grid": "false"}, _READINGS),
-    Arm("block_no_next_token", ("block",), _BLOCK | {"causal_weight": "0"}),
+    Arm("block_no_next_token", ("block",), _BLOCK | {"causal_weight": "0"}, _THRESHOLDS),
     Arm("block_single", ("block",), _BLOCK | _SINGLE, _READINGS),
     Arm("block_masked", ("block",), _BLOCK | _SINGLE | {"t_power": "1000"}, _READINGS),
     Arm("block_4", ("block",), _BLOCK | {"block_length": "4"}, _READINGS),

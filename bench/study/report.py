@@ -36,16 +36,24 @@ CURVES = {
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        write_report(args.study, args.output)
+        write_report(args.study, args.output, args.section)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write_report(study: Path, output: Path) -> None:
-    """output: a folder like the repository's root; a page that it lacks is taken from there."""
+def write_report(study: Path, output: Path, section: str = "") -> None:
+    """output: a folder like the repository's root; a page that it lacks is taken from there.
+
+    section: the only one to write, of a study with arms and steps of its own.
+    """
     results = Results(read_records(study))
+    if section:
+        parts = {section: tables.TABLES[section](results), f"{section}_size": sizes(study, results)}
+        _write_page(output, parts)
+        _write_json(output / f"bench/results/study_{section}.json", compact(results))
+        return
     decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
     parts = {name: write(results) for name, write in tables.TABLES.items()}
     parts["size"] = sizes(study, results)
@@ -55,12 +63,16 @@ def write_report(study: Path, output: Path) -> None:
         parts["gradient"] = tables.gradient(gradient)
     curve = "objective" if decoding is None else "decoding"
     parts["summary"] = f"{tables.summary(results)}\n\n![{CURVES[curve]}](results/{curve}.png)"
-    page = (ROOT / PAGE).read_text(encoding="utf-8")
-    (output / PAGE).parent.mkdir(parents=True, exist_ok=True)
-    (output / PAGE).write_text(fill(page, parts, PAGE), encoding="utf-8")
+    _write_page(output, parts)
     _write_json(output / "bench/results/study.json", compact(results, decoding, gradient))
     for picture in draw_all(results, decoding, output / "docs/results"):
         print(picture)
+
+
+def _write_page(output: Path, parts: Mapping[str, str]) -> None:
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    (output / PAGE).parent.mkdir(parents=True, exist_ok=True)
+    (output / PAGE).write_text(fill(page, parts, PAGE), encoding="utf-8")
 
 
 def fill(page: str, texts: Mapping[str, str], name: str) -> str:
@@ -88,7 +100,9 @@ def sizes(study: Path, results: Results) -> str:
 
 
 def compact(
-    results: Results, decoding: Mapping[str, Any] | None, gradient: Mapping[str, Any] | None
+    results: Results,
+    decoding: Mapping[str, Any] | None = None,
+    gradient: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every mean and paired difference, rounded; the raw values stay in the study's folder."""
     arms: dict[str, Any] = {}
@@ -146,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", type=Path, default=Path("exp/study"), help="folder of the study")
     parser.add_argument(
         "--output", type=Path, default=ROOT, help="where docs and bench/results are"
+    )
+    parser.add_argument(
+        "--section",
+        default="",
+        choices=("", *tables.TABLES),
+        help="write this section alone, and bench/results/study_SECTION.json",
     )
     return parser
 

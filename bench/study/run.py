@@ -26,12 +26,13 @@ from bench.study.arms import Arm, Settings, add_options, find, train_options
 from bench.study.records import Record, exists, read_record, record_path
 
 if TYPE_CHECKING:
+    from llava.diffusion.config import SamplingConfig
     from llava.eval.documents import Document
     from llava.writing.writer import ReportWriter, Request
 
 BLOCK_LENGTH, THRESHOLD, DECODE_BATCH = 8, 0.9, 40
 """How every report of the study is decoded, at least two tokens a pass."""
-EQUAL_TIME = "equal_time"
+EQUAL_TIME, SURE = "equal_time", "threshold_"
 CLOCK_FILE = "seconds_per_step.json"
 
 
@@ -160,19 +161,9 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     """Decode the test phantoms, score them, write the record."""
     from bench.decode_quality import requests_of, write_all
     from bench.study.scoring import score_reports
-    from llava.diffusion.config import LEFT_TO_RIGHT, SamplingConfig
 
     documents, drawn = test_phantoms(settings)
-    if variant in LEFT_TO_RIGHT:
-        config = SamplingConfig(settings.canvas, BLOCK_LENGTH, decoder=variant, drafting="joint")
-    else:
-        config = SamplingConfig(
-            gen_length=settings.canvas,
-            block_length=BLOCK_LENGTH,
-            steps=settings.canvas // 2,
-            threshold=THRESHOLD,
-            cache="prefix" if variant == "prefix_cache" else "auto",
-        )
+    config = sampling_of(variant, settings)
     requests = requests_of(documents)
     if variant == "no_context":
         requests = [without_context(request) for request in requests]
@@ -197,6 +188,19 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     )
     record.write(settings.study)
     print(f"{record.name}: F1 {metrics['f1']:.3f}, ROUGE-L {metrics['rouge_l']:.3f}", flush=True)
+
+
+def sampling_of(variant: str, settings: Settings) -> SamplingConfig:
+    """How a variant of an arm decodes; `threshold_0.7`: all that are so sure, at least one."""
+    from llava.diffusion.config import LEFT_TO_RIGHT, SamplingConfig
+
+    common = {"gen_length": settings.canvas, "block_length": BLOCK_LENGTH}
+    if variant in LEFT_TO_RIGHT:
+        return SamplingConfig(**common, decoder=variant, drafting="joint")
+    if variant.startswith(SURE):
+        return SamplingConfig(**common, threshold=float(variant.removeprefix(SURE)))
+    cache = "prefix" if variant == "prefix_cache" else "auto"
+    return SamplingConfig(**common, steps=settings.canvas // 2, threshold=THRESHOLD, cache=cache)
 
 
 def test_phantoms(settings: Settings) -> tuple[list[Document], list[frozenset[str]]]:

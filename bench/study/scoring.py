@@ -32,7 +32,8 @@ def score_reports(
     n = len(reports)
     return score_texts([d.reference for d in documents], drawn, texts) | {
         "truncated": sum(not report.ended for report in reports) / n,
-        "passes": sum(report.nfe for report in reports) / n,
+        "passes": (passes := sum(report.nfe for report in reports)) / n,
+        "tokens_per_pass": sum(len(report.token_ids) for report in reports) / max(1, passes),
         "seconds_per_report": seconds / n,
     }
 

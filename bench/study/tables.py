@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.decode_quality import QUALITIES, keeps_quality
-from bench.study.arms import ARMS, TWIN, Arm
+from bench.study.arms import ARMS, TWIN, Arm, find
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 
@@ -23,6 +23,7 @@ TITLES = {
     "f1": "F1",
     "rouge_l": "ROUGE-L",
     "passes": "passes",
+    "tokens_per_pass": "tokens a pass",
     "seconds_per_report": "s/report",
     "truncated": "cut off",
     "empty": "empty",
@@ -170,15 +171,28 @@ def attention(results: Results) -> str:
 
 
 def block(results: Results) -> str:
-    """Each arm of mode `block`, decoded in blocks, causally, and by self-speculation."""
-    metrics = ("nelbo", "f1", "rouge_l", "passes")
-    arms = [
-        (arm.name, variant, f"`{arm.name}`, {variant or 'blocks'}")
-        for arm in members(results, "block")
-        for variant in ("", *arm.variants)
-    ]
-    head = ["arm, decoder", "s/step", *(TITLES[metric] for metric in metrics), "F1 − base"]
-    return table(head, _rows(results, arms, metrics))
+    """Every decoding of the twin, of `base` and of each arm of mode `block`, beside the twin."""
+    metrics = ("nelbo", "f1", "rouge_l", "passes", "tokens_per_pass")
+    rows = []
+    for arm, variant, decoding in _decodings(results):
+        cells = [show(results.mean(arm, metric, variant)) for metric in metrics]
+        change = results.between("f1", (arm, variant), (TWIN, ""))
+        differs = _DASH if arm == TWIN else show_difference(change)
+        rows.append([f"`{arm}`", decoding, show(results.seconds_per_step(arm)), *cells, differs])
+    head = ["arm", "decoded", "s/step", *(TITLES[metric] for metric in metrics), "F1 − twin's"]
+    return table(head, rows)
+
+
+def _decodings(results: Results) -> list[tuple[str, str, str]]:
+    """(arm, variant, what it is called) of the table of mode `block`, as far as measured."""
+    names = {"": "threshold 0.9, at least two", "beside_one": "a token a pass"}
+    found = [(TWIN, "", "a token a pass"), ("base", "beside_one", names["beside_one"])]
+    for arm in [find("base"), *members(results, "block")]:
+        for variant in ("", *arm.variants):
+            if variant != "no_context":
+                called = names.get(variant, variant.replace("_", " "))
+                found.append((arm.name, variant, called))
+    return [each for each in found if results.of(each[0], each[1])]
 
 
 def canvas(results: Results) -> str:

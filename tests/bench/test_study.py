@@ -184,6 +184,18 @@ def test_the_report_fills_every_marker_and_leaves_the_conclusions_alone(tmp_path
         assert (tmp_path / f"out/docs/results/{picture}.png").stat().st_size > 10_000
 
 
+def test_a_section_is_written_alone(tmp_path):
+    write_study(tmp_path / "study")
+    write_report(tmp_path / "study", tmp_path, "block")
+    page, old = ((root / "docs/results.md").read_text() for root in (tmp_path, ROOT))
+    assert "| `block` | speculative |" in page
+    assert page.split("<!-- study:block_size -->")[0] == old.split("<!-- study:block_size -->")[0]
+    assert page.split("<!-- /study:block -->")[1] == old.split("<!-- /study:block -->")[1]
+    written = json.loads((tmp_path / "bench/results/study_block.json").read_text())
+    assert written["arms"]["base"]["usual"]["f1"]["mean"]["n"] == 3
+    assert not (tmp_path / "bench/results/study.json").exists()
+
+
 def test_a_page_without_its_marker_is_refused():
     with pytest.raises(ValueError, match="must hold <!-- study:context -->"):
         fill("no marker", {"context": "x"}, "docs/results.md")
