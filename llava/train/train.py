@@ -217,8 +217,13 @@ def noise_shape(arguments: Arguments) -> NoiseShape:
     model, t_power = arguments.model, arguments.run.t_power
     if model.attention_mode != "block":
         return NoiseShape(t_power)
-    shares = (model.whole_canvas_share, model.random_block_grid)
-    return NoiseShape(t_power, model.block_length, *shares)
+    return NoiseShape(
+        t_power,
+        model.block_length,
+        model.whole_canvas_share,
+        model.random_block_grid,
+        model.masked_block_share,
+    )
 
 
 def _policies(arguments: Arguments, stop: StopRequest | None) -> Policies:

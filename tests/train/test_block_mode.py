@@ -82,7 +82,41 @@ def test_adapters_and_checkpointed_layers_train_in_mode_block(tmp_path, command)
     assert torch.isfinite(torch.tensor(losses(plain[0]))).all()
 
 
-def test_options_of_mode_block_are_refused_elsewhere(tmp_path, command, capsys):
-    with pytest.raises(SystemExit):
-        main(command(tmp_path / "run", "--whole_canvas_share", "0.5"))
-    assert "need --attention_mode block, not prefix" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--whole_canvas_share", "0.5"), "need --attention_mode block, not prefix"),
+        (("--draft_weight", "1"), "--attention_mode block and --causal_weight above 0, not prefix"),
+        ((*BLOCK, "--draft_weight", "1", "--causal_weight", "0"), "above 0, not block and 0.0"),
+        (("--masked_block_share", "0.5"), "needs --attention_mode block, not prefix"),
+        ((*BLOCK, "--masked_block_share", "0.5"), "give --loss_weighting uniform"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path, command, capsys, options, message):
+    with pytest.raises(SystemExit) as refused:
+        main(command(tmp_path / "run", *options))
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_terms_for_fewer_passes_train_and_leave_the_held_out_bound_alone(
+    tmp_path, command, trained, mixed_data
+):
+    """With a learning rate of 0: the loss of training gains the terms, the held-out one nothing."""
+    more = ("--model_name_or_path", trained, "--vision_tower", "", "--learning_rate", "0")
+    more += ("--eval_data_path", mixed_data, "--eval_strategy", "steps", "--eval_steps", "2")
+    more += ("--loss_weighting", "uniform")
+    terms = ("--draft_weight", "0.5", "--certainty_weight", "0.5")
+    found = {}
+    for name, options in (("plain", ()), ("terms", terms)):
+        assert main(command(tmp_path / name, *BLOCK, *more, *options)) == 0
+        state = json.loads((tmp_path / name / "trainer_state.json").read_text())
+        evaluations = [entry for entry in state["log_history"] if "eval_loss" in entry]
+        found[name] = (
+            losses(tmp_path / name),
+            [(entry["eval_loss"], entry["eval_next_token"]) for entry in evaluations],
+        )
+    assert all(a > b for a, b in zip(found["terms"][0], found["plain"][0], strict=True))
+    assert found["terms"][1] == found["plain"][1]
+    config = json.loads((tmp_path / "terms/config.json").read_text())
+    assert (config["draft_weight"], config["certainty_weight"]) == (0.5, 0.5)
