@@ -4,12 +4,9 @@ anything is loaded."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from llava.command_line import Range
-
-if TYPE_CHECKING:
-    from llava.train.arguments import ModelArguments
 
 _COUNT, _COUNT_OR_ZERO = Range(1, whole=True), Range(0, whole=True)
 _POSITIVE, _POSITIVE_OR_ZERO = Range(0, above=True), Range(0)
@@ -82,8 +79,11 @@ def check_ranges(options: object, ranges: Mapping[str, Range] = RANGES) -> None:
             raise ValueError(f"--{name}={value} is not {allowed}")
 
 
-def check_fewer_passes(model: ModelArguments) -> None:
-    """Check what `draft_weight` and `masked_block_share` need. Raises ValueError."""
+def check_fewer_passes(model: Any) -> None:
+    """Check what `draft_weight` and `masked_block_share` need. Raises ValueError.
+
+    model: the `ModelArguments`.
+    """
     mode, weight = model.attention_mode, model.causal_weight
     if model.draft_weight and not (mode == "block" and weight):
         raise ValueError(

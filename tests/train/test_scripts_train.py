@@ -215,8 +215,8 @@ def test_a_checkpoint_of_mode_block_distils_its_causal_reading_into_its_drafts(
     done = run_script("llada_v_distil.sh", "--complementary", "false", **settings)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "distilled-reports/evaluation/results.json").read_text())
-    assert results["protocol"]["sampling"]["decoder"] == "speculative"
-    assert results["protocol"]["sampling"]["block_length"] == 4
+    assert results["protocol"]["generation"]["decoder"] == "speculative"
+    assert results["protocol"]["generation"]["block_length"] == 4
     arguments = json.loads((tmp_path / "distilled/run_arguments.json").read_text())
     assert arguments["draft_weight"] == 0.5
     assert arguments["masked_block_share"] == 1
