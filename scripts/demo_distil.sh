@@ -26,7 +26,7 @@ export NPROC="${NPROC:-2}"
 need_whole NPROC 1
 export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC)) WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
 CHECKPOINT="$DEMO/stage2" OUTPUT_DIR="$DEMO/distilled" DATA_PATH="$DEMO/data/share.yaml" \
-  ATTENTION_MODE="${ATTENTION_MODE:-prefix}" LABELER=phantom GEN_LENGTH="$CANVAS" BLOCK_LENGTH=8 \
+  LABELER=phantom GEN_LENGTH="$CANVAS" \
   REPORT_BATCH_SIZE=40 LEARNING_RATE="${LEARNING_RATE:-2e-4}" VISION_TOWER_LR="${VISION_TOWER_LR:-7e-5}" \
   bash "$ROOT/train/scripts/llada_v_distil.sh" --muon_lr "${MUON_LR:-2e-4}" \
   --loss_weighting uniform --stratified_t true --t_power 3

@@ -60,7 +60,8 @@ class _Texts:
     """The rows being written. tokens, confidence, decided_at: (B, R). length, nfe, seed: (B,).
 
     drafts: (B, k) for the places after the last token. share: (B, k, V) fp64, what they were drawn
-    from; one column when greedy. origin: (B,) which row of the batch each is.
+    from; one column when greedy. checked: (B, R, k), as `Decoded.drafts`. origin: (B,) which row of
+    the batch each is.
     """
 
     tokens: Tensor
@@ -72,9 +73,13 @@ class _Texts:
     origin: Tensor
     drafts: Tensor
     share: Tensor
+    checked: Tensor
 
     @classmethod
-    def empty(cls, seeds: Sequence[int], length: int, fill: int, device: torch.device) -> "_Texts":
+    def empty(
+        cls, seeds: Sequence[int], length: int, drafts: int, fill: int, device: torch.device
+    ) -> "_Texts":
+        """Before the first pass; at most `drafts` are checked in each."""
         batch = len(seeds)
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         return cls(
@@ -87,6 +92,7 @@ class _Texts:
             origin=torch.arange(batch, device=device),
             drafts=zeros[:, None][:, :0],
             share=torch.zeros(batch, 0, 1, dtype=torch.float64, device=device),
+            checked=torch.full((batch, length, drafts), -1, device=device),
         )
 
     def select(self, rows: Tensor) -> "_Texts":
@@ -113,6 +119,8 @@ class _Texts:
             as_tuple=True
         )
         place = self.length[row] + offset
+        if self.drafts.shape[1]:
+            self.checked[torch.arange(len(self.nfe), device=row.device), self.nfe] = self.drafts
         new = torch.zeros_like(self.tokens, dtype=torch.bool)
         new[row, place] = True
         self.tokens[row, place] = chosen[row, offset]
@@ -146,7 +154,9 @@ class Writing:
     ) -> None:
         self.reader, self.config, self.special, self.index = reader, config, special, 0
         self.masks, self.alternate = masks, alternate
-        self.texts = _Texts.empty(seeds, config.gen_length, special.pad, torch.device(device))
+        self.texts = _Texts.empty(
+            seeds, config.gen_length, max(0, masks - 1), special.pad, torch.device(device)
+        )
         self.ends = torch.tensor(
             list(special.ends), dtype=torch.long, device=self.texts.tokens.device
         )
@@ -185,6 +195,7 @@ class Writing:
             decided_at=chosen.decided_at,
             nfe=chosen.nfe,
             guidance_passes=torch.zeros_like(chosen.nfe),
+            drafts=chosen.checked if self.masks else None,
         )
 
     def select(self, rows: Tensor) -> None:

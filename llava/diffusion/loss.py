@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOSS_WEIGHTINGS = ("elbo", "uniform")
+CERTAINTY_TEMPERATURE = 0.5
+"""At which dParallel lowers the entropy (arXiv 2509.26488, certainty-forcing loss)."""
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -85,11 +87,38 @@ def next_token_targets(labels: Tensor, end_tokens: Sequence[int]) -> Tensor:
     return target & (before == at_start)
 
 
-def mean_by_sample(token_ce: Tensor, counted: Tensor) -> Tensor:
-    """Mean of token_ce (M,) over the counted places (B, R) of each sample; 0 without any. (B,)"""
-    row = counted.nonzero(as_tuple=True)[0]
-    total = token_ce.new_zeros(len(counted)).index_add(0, row, token_ce)
-    return total / counted.sum(dim=1).clamp(min=1)
+def mean_by_sample(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of values (M,) over the counted places of each sample; 0 without any.
+
+    counted: (B, R) or (K, B, R) bool, in whose row-major order the values are. Returns (B,).
+    """
+    sample = counted.nonzero(as_tuple=True)[-2]
+    total = values.new_zeros(counted.shape[-2]).index_add(0, sample, values)
+    count = counted.new_zeros(counted.shape[-2], dtype=torch.long)
+    return total / count.index_add(0, sample, torch.ones_like(sample)).clamp(min=1)
+
+
+def draft_divergence(draft_logits: Tensor, causal_logits: Tensor) -> Tensor:
+    """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) of each token, in fp32.
+
+    p, the causal reading, is the teacher and gets no gradient; q is the draft of the same token.
+    The smaller it is, the more drafts self-speculation accepts (DistillSpec, arXiv 2310.08461).
+    draft_logits, causal_logits: (M, V). Returns (M,).
+    """
+    teacher = causal_logits.detach().float().log_softmax(dim=-1)
+    draft = draft_logits.float().log_softmax(dim=-1)
+    return F.kl_div(draft, teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+def certainty_entropy(logits: Tensor, temperature: float = CERTAINTY_TEMPERATURE) -> Tensor:
+    """H = -sum_v q(v) log q(v) of q = softmax(logits / temperature), in fp32.
+
+    Lowered on masked tokens that are right already, so that more of them are decided in a pass
+    (certainty forcing: dParallel, arXiv 2509.26488; part of d3LLM, arXiv 2601.07568).
+    logits: (M, V). Returns (M,).
+    """
+    log_share = (logits.float() / temperature).log_softmax(dim=-1)
+    return -(log_share.exp() * log_share).sum(dim=-1)
 
 
 def cross_entropy_by_copy(token_ce: Tensor, masked_indices: Tensor) -> Tensor:

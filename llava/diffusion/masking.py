@@ -53,6 +53,10 @@ def sample_noise(
     return Noise(p_mask, target_mask & (draws < p_mask[:, None]))
 
 
+WHOLE_ANSWER = 1 << 30
+"""A block length that no answer reaches."""
+
+
 @dataclass(frozen=True)
 class NoiseShape:
     """How the masks of a sample are drawn.
@@ -62,6 +66,8 @@ class NoiseShape:
     whose answer is one block all the same. random_grid: the first block of a sample is of random
     length, so that blocks are learned at any place, as self-speculation asks for them. growing:
     the blocks start at one token and double over the run, up to block_length (`at`).
+    masked_share: the share of the samples in blocks whose every token is masked, at time 1, as
+    self-speculation drafts them; the complement of such a sample hides nothing.
     """
 
     t_power: float = 1.0
@@ -69,6 +75,7 @@ class NoiseShape:
     whole_share: float = 0.0
     random_grid: bool = False
     growing: bool = False
+    masked_share: float = 0.0
 
     def at(self, progress: float) -> "NoiseShape":
         """The shape at this share of the run, in [0, 1].
@@ -84,9 +91,15 @@ class NoiseShape:
         return replace(self, block_length=lengths[stage])
 
 
+class _Grid(NamedTuple):
+    """The blocks of one row, the same in all its views. masked: whether they are so wholly."""
+
+    length: int = WHOLE_ANSWER
+    offset: int = 0
+    masked: bool = False
+
+
 PLAIN = NoiseShape()
-WHOLE_ANSWER = 1 << 30
-"""A block length that no answer reaches."""
 _BLOCK_DRAW = -3
 
 
@@ -136,7 +149,7 @@ def _draw(
     target_mask: Tensor,
     seeds: Sequence[int],
     u: Tensor,
-    grids: Sequence[tuple[int, int]],
+    grids: Sequence[_Grid],
     shape: NoiseShape,
 ) -> Noise:
     targets, device = target_mask.cpu(), target_mask.device
@@ -144,30 +157,30 @@ def _draw(
     for row, (seed, time, grid) in enumerate(zip(seeds, u.cpu(), grids, strict=True)):
         generator, _ = _start_row(seed)
         place = targets[row].nonzero().squeeze(1)
-        block = (place - place[:1] + grid[1]) // grid[0]
+        block = (place - place[:1] + grid.offset) // grid.length
         blocks = int(block.max()) + 1 if len(block) else 1
         if blocks > 1:
             time = (time + torch.randperm(blocks, generator=generator)[block] / blocks) % 1
-        p = mask_probability(time ** (1 / shape.t_power))
+        p = mask_probability(torch.ones(()) if grid.masked else time ** (1 / shape.t_power))
         p_mask[row, place] = p
-        masked[row, place] = torch.rand(len(place), generator=generator) < p
+        masked[row, place] = grid.masked | (torch.rand(len(place), generator=generator) < p)
     if shape.block_length is None:
         p_mask = mask_probability(u.cpu() ** (1 / shape.t_power))
         return Noise(p_mask.to(device), masked.to(device))
-    length, offset = torch.tensor(grids, device=device).T
+    length, offset, _ = torch.tensor(grids, device=device).T
     return Noise(p_mask.to(device), masked.to(device), length, offset)
 
 
-def _block_grid(seed: int, shape: NoiseShape) -> tuple[int, int]:
-    """Block length and offset of one row, the same in all its views."""
+def _block_grid(seed: int, shape: NoiseShape) -> _Grid:
     if shape.block_length is None:
-        return WHOLE_ANSWER, 0
+        return _Grid()
     generator = torch.Generator().manual_seed(row_seed(seed, _BLOCK_DRAW))
     draw = torch.rand((), generator=generator)
     if draw < shape.whole_share:
-        return WHOLE_ANSWER, 0
+        return _Grid()
     offset = torch.randint(shape.block_length, (), generator=generator)
-    return shape.block_length, int(offset) if shape.random_grid else 0
+    masked = bool(torch.rand((), generator=generator) < shape.masked_share)
+    return _Grid(shape.block_length, int(offset) if shape.random_grid else 0, masked)
 
 
 def _start_row(seed: int) -> tuple[torch.Generator, Tensor]:

@@ -99,6 +99,8 @@ class Decoded:
     that accepted it, -1 after the end; text that was given has confidence 1 and pass 0.
     nfe: (B,) denoising passes each row took; guidance_passes (B,) the unconditional ones next
     to them. counters: what the whole batch cost.
+    drafts: of decoder `speculative` (B, R, k), at drafts[:, p] those that pass p of a row checked,
+    in order; -1 where there was none.
     history: on request (T, B, R), the canvas after every pass, the mask token where undecided.
     """
 
@@ -108,6 +110,7 @@ class Decoded:
     nfe: Tensor
     guidance_passes: Tensor
     counters: Counters = field(default_factory=Counters)
+    drafts: Tensor | None = None
     history: Tensor | None = None
 
     @property
@@ -118,14 +121,18 @@ class Decoded:
     def select(self, rows: Tensor) -> "Decoded":
         """Some rows of the batch; the counters stay those of all of it. rows: (B',) indices."""
         history = None if self.history is None else self.history[:, rows]
+        drafts = None if self.drafts is None else self.drafts[rows]
         chosen = {name: getattr(self, name)[rows] for name in _BY_ROW}
-        return Decoded(**chosen, counters=self.counters, history=history)
+        return Decoded(**chosen, counters=self.counters, drafts=drafts, history=history)
 
     @classmethod
     def cat(cls, parts: Sequence["Decoded"]) -> "Decoded":
         """The rows of several results of one batch, without history."""
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_ROW}
-        return cls(**joined, counters=parts[0].counters)
+        drafts = None
+        if parts[0].drafts is not None:
+            drafts = torch.cat([part.drafts for part in parts])
+        return cls(**joined, counters=parts[0].counters, drafts=drafts)
 
 
 _BY_ROW = ("sequences", "confidence", "decided_at", "nfe", "guidance_passes")

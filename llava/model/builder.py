@@ -37,6 +37,8 @@ SETTINGS = (
     "block_length",
     "causal_weight",
     "causal_prefix",
+    "draft_weight",
+    "certainty_weight",
     "tokenizer_model_max_length",
     "conversation_version",
     "image_aspect_ratio",

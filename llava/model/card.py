@@ -163,6 +163,10 @@ def _objective(mode: str, config: Mapping[str, Any]) -> str:
     if mode == "block":
         rows["block length"] = config.get("block_length")
         rows["weight of the next-token loss"] = config.get("causal_weight")
+        if weight := config.get("draft_weight"):
+            rows["weight of the drafts' divergence from the causal reading"] = weight
+    if weight := config.get("certainty_weight"):
+        rows["weight of the entropy of right tokens"] = weight
     if rewards := config.get("rewards"):
         rows["rewarded for"] = ", ".join(f"{weight} {reward}" for reward, weight in rewards.items())
     return _table(rows.items())

@@ -77,6 +77,12 @@ def check_start(arguments: Arguments) -> None:
             " stage 3 needs the causal reading of mode block; train stage 2 with "
             "--attention_mode block --causal_weight 1"
         )
+    model = arguments.model
+    if model.draft_weight or model.certainty_weight or model.masked_block_share:
+        raise ValueError(
+            "--draft_weight, --certainty_weight and --masked_block_share are for stage 2 and "
+            "self-distillation (train/scripts/llada_v_distil.sh); leave them out of stage 3"
+        )
     deepspeed = arguments.training.deepspeed and arguments.training.hf_deepspeed_config
     if deepspeed and deepspeed.is_zero3():
         raise ValueError(

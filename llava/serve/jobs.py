@@ -131,6 +131,7 @@ def cropped(decoded: Decoded, width: int) -> Decoded:
         sequences=decoded.sequences[:, :width],
         confidence=decoded.confidence[:, :width],
         decided_at=decoded.decided_at[:, :width],
+        drafts=None if decoded.drafts is None else decoded.drafts[:, :width],
     )
 
 

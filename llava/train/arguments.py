@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.command_line import nearest
-from llava.train.ranges import check_ranges
+from llava.train.ranges import check_fewer_passes, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,19 @@ class ModelArguments:
     )
     growing_blocks: bool = option(
         False, "mode block: blocks of 1, 2, 4, ... up to --block_length over the run"
+    )
+    masked_block_share: float = option(
+        0.0,
+        "mode block: share of the samples whose blocks are wholly masked, as self-speculation "
+        "drafts them; needs --loss_weighting uniform",
+    )
+    draft_weight: float = option(
+        0.0,
+        "mode block: weight of the KL divergence of masked rows from the causal reading of the "
+        "same tokens, so that self-speculation accepts more drafts",
+    )
+    certainty_weight: float = option(
+        0.0, "weight of the entropy, at temperature 0.5, of masked tokens that are right already"
     )
     complementary: bool = option(True, "score each sample under a pair of complementary masks")
     loss_weighting: str = option("elbo", "weight of a masked token: 1/p or 1", ("elbo", "uniform"))
@@ -265,6 +278,22 @@ def parse_arguments(argv: Sequence[str] | None = None, program: Program = TRAIN)
     return Arguments(*groups, training, tuple(further))
 
 
+def check_own_options(argv: Sequence[str] | None = None) -> None:
+    """End the program with an error where this project would refuse its own options.
+
+    Those of the Trainer are not looked at. For scripts that train hours after they were started.
+    """
+    parser = build_parser()
+    own, _ = parser.parse_known_args(argv)
+    groups = [_filled(group, own) for group in GROUPS]
+    try:
+        for group in groups:
+            check_ranges(group)
+        check_arguments(*groups)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def _filled(group: type, options: argparse.Namespace) -> Any:
     return group(**{each.name: getattr(options, each.name) for each in fields(group)})
 
@@ -305,6 +334,7 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
             f"--num_views={model.num_views} is none of {VIEWS}; 2 is one pair of masks"
         )
     _check_blocks(model, data)
+    check_fewer_passes(model)
     if run.t_power != 1 and not run.stratified_t:
         raise ValueError(f"--t_power {run.t_power} needs --stratified_t true")
     if run.t_power != 1 and model.loss_weighting == "elbo":

@@ -109,4 +109,6 @@ def _objective(model: ModelArguments) -> dict[str, object]:
         "loss_weighting": model.loss_weighting,
         "end_of_text_weight": model.end_of_text_weight,
         "causal_weight": model.causal_weight,
+        "draft_weight": model.draft_weight,
+        "certainty_weight": model.certainty_weight,
     }

@@ -223,6 +223,7 @@ def noise_shape(arguments: Arguments) -> NoiseShape:
         model.whole_canvas_share,
         model.random_block_grid,
         model.growing_blocks,
+        model.masked_block_share,
     )
 
 

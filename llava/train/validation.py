@@ -66,6 +66,8 @@ def elbo_weighting(config: PretrainedConfig) -> Iterator[None]:
         "end_of_text_weight": 1.0,
         "complementary": True,
         "causal_weight": 0.0,
+        "draft_weight": 0.0,
+        "certainty_weight": 0.0,
     }
     before = {name: getattr(config, name) for name in ours}
     config.update(ours)

@@ -124,4 +124,8 @@ def _record(item: Item, report: Report, writer: ReportWriter) -> Prediction:
         tokens=token_texts(report.token_ids, writer.tokenizer),
         confidence=tuple(report.confidence),
         decided_at=tuple(report.decided_at),
+        drafts=tuple(
+            tuple(writer.tokenizer.decode([token]) for token in checked)
+            for checked in report.drafts or ()
+        ),
     )

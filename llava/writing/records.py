@@ -31,6 +31,7 @@ class Prediction:
     ended: whether the model ended the text itself. nfe: denoising passes.
     tokens: the text of each emitted token, the end token included; joined they are the decoded
     text. confidence, decided_at: of each of them, as in `llava.writing.writer.Report`.
+    drafts: of decoder `speculative`, the text of each draft that each pass checked; else empty.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Prediction:
     tokens: tuple[str, ...] = ()
     confidence: tuple[float, ...] = ()
     decided_at: tuple[int, ...] = ()
+    drafts: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def from_line(cls, line: str, where: str) -> Prediction:
@@ -62,6 +64,7 @@ class Prediction:
         known = {field.name for field in fields(cls)}
         given = {n: value for n, value in record.items() if n in known and value is not None}
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        lists["drafts"] = tuple(map(tuple, given.get("drafts", ())))
         study = given.get("study_id", "")
         return cls(**{**given, **lists, "study_id": str(study) if study != "" else given["id"]})
 
@@ -102,6 +105,12 @@ def _check_record(record: Any, where: str) -> None:
     if len(set(lengths.values())) != 1:
         counts = ", ".join(f"{n} {name}" for name, n in lengths.items())
         raise PredictionError(f"{where} has {counts}; it needs as many of each, or none")
+    passes, drafted = record.get("nfe") or 0, len(record.get("drafts") or [])
+    if drafted not in (0, passes):
+        raise PredictionError(
+            f"{where} has {drafted} passes with drafts, but nfe is {passes}; it needs a list for "
+            "each pass, or none"
+        )
 
 
 def _is_text(value: Any) -> bool:
@@ -117,6 +126,10 @@ def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1.001
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 _KINDS = {
     **dict.fromkeys(
         ("id", "prediction", "reference", "context", "image_folder"), (_is_text, "text")
@@ -130,6 +143,7 @@ _LISTS = {
     **dict.fromkeys(("images", "tokens"), (_is_text, "text")),
     "confidence": (_is_share, "between 0 and 1"),
     "decided_at": (_is_count, "a pass, counted from 0"),
+    "drafts": (_are_texts, "a list of texts"),
 }
 """Field of `Prediction` -> whether a JSON value (or each of a list) is of its kind, and the kind in
 words. A field that is not needed may be null, which means that it is absent."""

@@ -47,6 +47,7 @@ class Report:
     Per emitted token, the end token included: token_ids, confidence (share of the softmax when it
     was accepted), decided_at (the pass that accepted it). nfe: denoising passes.
     given: with a template, per emitted token whether it was given (then confidence is 1).
+    drafts: of decoder `speculative`, the ids of the drafts that each pass checked.
     history: on request the canvas after each of them, the mask token where undecided.
     """
 
@@ -58,6 +59,7 @@ class Report:
     nfe: int
     history: list[list[int]] | None = None
     given: list[bool] | None = None
+    drafts: list[list[int]] | None = None
 
 
 class Inputs(NamedTuple):
@@ -264,7 +266,15 @@ class ReportWriter:
             nfe=int(decoded.nfe[row]),
             history=_history(decoded, row),
             given=None if filled is None else plan.scaffold.given[row][emitted.cpu()].tolist(),
+            drafts=_drafts(decoded, row),
         )
+
+
+def _drafts(decoded: Decoded, row: int) -> list[list[int]] | None:
+    if decoded.drafts is None:
+        return None
+    checked = decoded.drafts[row, : int(decoded.nfe[row])].tolist()
+    return [[token for token in each if token >= 0] for each in checked]
 
 
 def _history(decoded: Decoded, row: int) -> list[list[int]] | None:

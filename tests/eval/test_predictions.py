@@ -25,6 +25,7 @@ WHOLE = Prediction(
     tokens=("Clear", " lungs."),
     confidence=(0.5, 0.25),
     decided_at=(1, 0),
+    drafts=((" The", " lungs."), (), ()),
 )
 
 

@@ -270,6 +270,76 @@ def test_the_slider_replays_the_denoising(reader, studies):
     assert slider.get_property("value") == str(passes - 1)
 
 
+SPECULATED = {
+    "prediction": "The lungs are clear.",
+    "tokens": ["The", " lungs", " are", " clear", ".", "<|im_end|>"],
+    "confidence": [0.9, 0.99, 0.7, 0.5, 0.98, 0.99],
+    "decided_at": [0, 1, 1, 2, 3, 3],
+    "drafts": [[], [" lungs", " were"], [" not", "."], [".", "<|im_end|>"]],
+    "ended": True,
+    "nfe": 4,
+}
+
+
+def page_of(tmp_path_factory, rows: dict[int, dict], generation: dict) -> Path:
+    folder = mock_run(tmp_path_factory.mktemp("replayed"), 3, image_size=32)
+    change(folder, rows)
+    results = json.loads((folder / "results.json").read_text())
+    results["protocol"]["generation"] = generation
+    (folder / "results.json").write_text(json.dumps(results))
+    return write_page(folder)
+
+
+def replay(chrome, shown: int) -> dict[str, list[str]]:
+    """The texts of the tokens and drafts of each class after this many passes."""
+    chrome.execute_script("setPass(arguments[0])", shown)
+    return chrome.execute_script(
+        """const texts = (selector) =>
+          [...document.querySelectorAll(selector)].map((span) => span.textContent);
+        return Object.fromEntries(["accepted", "corrected", "masked", "in-block"].map((name) =>
+          [name, texts(`#generated .token.${name}`)]).concat([
+          ["kept", texts("#drafts .accepted")], ["discarded", texts("#drafts .discarded")]]));"""
+    )
+
+
+def test_the_replay_of_speculation_shows_drafts_accepted_and_corrected(chrome, tmp_path_factory):
+    generation = {"gen_length": 64, "block_length": 8, "decoder": "speculative"}
+    chrome.get_log("browser")
+    open_seconds(chrome, page_of(tmp_path_factory, {0: SPECULATED}, generation))
+    assert find(chrome, ".of-drafts").is_displayed()
+    assert not find(chrome, ".of-blocks").is_displayed()
+    seen = [replay(chrome, shown) for shown in range(5)]
+    assert [each["accepted"] for each in seen] == [[], [], [" lungs"], [], [".", "<|im_end|>"]]
+    assert [each["corrected"] for each in seen] == [[], [], [" are"], [" clear"], []]
+    assert [each["kept"] for each in seen] == [[], [], [" lungs"], [], [".", "<|im_end|>"]]
+    assert [each["discarded"] for each in seen] == [[], [], [" were"], [" not", "."], []]
+    assert [len(each["masked"]) for each in seen] == [6, 5, 3, 2, 0]
+    assert not any(each["in-block"] for each in seen)
+    chrome.execute_script("setPass(1)")
+    assert find(chrome, "#drafts").text == "Pass 1 checked no draft"
+    outline = "return getComputedStyle(document.querySelector(arguments[0])).outlineStyle"
+    assert chrome.execute_script(outline, ".legend .accepted") == "solid"
+    assert chrome.execute_script(outline, ".legend .corrected") == "dashed"
+    chrome.execute_script("select(studies[1])")
+    assert not find(chrome, "#drafts").is_displayed()
+    assert not find(chrome, ".of-drafts").is_displayed()
+    assert chrome.get_log("browser") == []
+
+
+def test_the_replay_of_blocks_marks_the_block_of_the_pass(chrome, tmp_path_factory):
+    blocks = SPECULATED | {"drafts": [], "decided_at": [0, 1, 1, 2, 3, 2], "nfe": 4}
+    generation = {"gen_length": 64, "block_length": 3, "decoder": "blocks"}
+    chrome.get_log("browser")
+    open_seconds(chrome, page_of(tmp_path_factory, {0: blocks}, generation))
+    assert find(chrome, ".of-blocks").is_displayed()
+    first, second = ["The", " lungs", " are"], [" clear", ".", "<|im_end|>"]
+    seen = [replay(chrome, shown)["in-block"] for shown in range(5)]
+    assert seen == [[], first, first, second, second]
+    assert find(chrome, "#pass-text").text == "4 of 4, 6 of 6 tokens, block 2 of 2"
+    assert not find(chrome, "#drafts").is_displayed()
+    assert chrome.get_log("browser") == []
+
+
 def test_tokens_are_shaded_by_confidence_and_the_shade_is_called_that(reader, studies):
     prediction = studies[0].prediction
     spans = reader.find_elements("css selector", "#generated .token")

@@ -31,9 +31,9 @@ from llava.eval.page.findings import (
 from llava.eval.page.images import data_url, embed_images
 from llava.eval.page.run import NO_SPLIT, Run, context_fields, image_roles, read_run
 from llava.eval.page.segments import cut, mark, place_tokens, sentences
-from llava.eval.page.studies import flags
+from llava.eval.page.studies import flags, record, studies_of
 from llava.eval.page.tables import Row, finding_interval, protocol_rows, score_table
-from llava.eval.predictions import Prediction
+from llava.eval.predictions import Prediction, PredictionError
 
 PLEURAL = "Pleural Effusion"
 
@@ -50,6 +50,56 @@ def spelled(*pieces: str, text: str | None = None) -> Prediction:
 
 def run_with(results: dict) -> Run:
     return Run(Path("run"), [told("x")], ["test"], {"metrics": {}, **results})
+
+
+# --- the replay ---
+
+
+def replayed(prediction: Prediction, generation: dict | None = None) -> dict:
+    results = {"metrics": {}, "protocol": {"generation": generation or {}}}
+    (study,) = studies_of(Run(Path("run"), [prediction], ["test"], results), AS_POSITIVE)
+    return record(study, [], [])["tokens"]
+
+
+SPECULATIVE = replace(
+    spelled("The", " lungs", " are", " clear", ".", "<|im_end|>", text="The lungs are clear."),
+    decided_at=(0, 1, 1, 2, 3, 3),
+    drafts=((), (" lungs", " were"), (" not", "."), (".", "<|im_end|>")),
+    nfe=4,
+)
+"""Accepted and corrected; rejected at once; accepted up to the end, with no token of its own."""
+
+
+def test_the_replay_tells_accepted_from_discarded_drafts():
+    assert replayed(SPECULATIVE)["drafts"] == [
+        [],
+        [(" lungs", True), (" were", False)],
+        [(" not", False), (".", False)],
+        [(".", True), ("<|im_end|>", True)],
+    ]
+    plain = replayed(replace(SPECULATIVE, drafts=()))
+    assert plain == replayed(SPECULATIVE) | {"drafts": []}
+
+
+def test_more_drafts_than_passes_are_not_of_this_report():
+    with pytest.raises(PredictionError, match="5 passes with drafts, but nfe is 4"):
+        Prediction.from_line(replace(SPECULATIVE, drafts=((),) * 5).to_line(), "line 1")
+
+
+@pytest.mark.parametrize(
+    ("generation", "block"),
+    [
+        ({"block_length": 8, "gen_length": 64, "decoder": "blocks"}, 8),
+        ({"block_length": 8, "gen_length": 64}, 8),
+        ({"block_length": 64, "gen_length": 64}, 0),
+        ({"block_length": 8, "gen_length": 64, "decoder": "causal"}, 0),
+        ({"gen_length": 64}, 0),
+        ({"block_length": "8", "gen_length": 64}, 0),
+    ],
+)
+def test_the_replay_knows_the_blocks_that_a_report_was_decoded_in(generation, block):
+    assert replayed(spelled("Clear", "."), generation)["block"] == block
+    assert replayed(SPECULATIVE, generation)["block"] == 0
 
 
 # --- findings ------------------------------------------------------------------------------------

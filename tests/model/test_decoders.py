@@ -119,6 +119,37 @@ def test_drafts_of_a_pass_are_those_of_masks_after_the_accepted_text(model, prom
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("drafting", ["joint", "alternate"])
+def test_the_record_of_drafts_is_what_each_pass_checked(model, prompts, drafting):
+    """Drafts: the best tokens of four masks in the text before the pass, without the first mask,
+    whose token was written already. Those accepted are the tokens of the pass but its last."""
+    settings = {"gen_length": 12, "block_length": 4, "drafting": drafting}
+    decoded = model.generate(*prompts, decoder="speculative", **settings)
+    assert decoded.drafts.shape == (3, 12, 3)
+    checked = 0
+    for row, own in enumerate(rows_of(prompts)):
+        text, length = text_of(decoded, row), 0
+        for index in range(int(decoded.nfe[row])):
+            drafts = decoded.drafts[row, index].tolist()
+            at = decoded.decided_at[row, : len(text)]
+            written = [token for token, own_pass in zip(text, at, strict=True) if own_pass == index]
+            if index == 0 or (drafting == "alternate" and index % 2 == 0):
+                assert drafts == [-1] * 3
+            else:
+                read = text[: length - 1]
+                if drafting == "joint":
+                    logits = dense_logits(model, own, read, [(len(read), [MASK] * 4)])
+                    assert drafts == without_mask(logits[-3:]).argmax(dim=-1).tolist()
+                assert drafts[: len(written) - 1] == written[:-1]
+                checked += 1
+            length += len(written)
+        assert length == len(text)
+        assert (decoded.drafts[row, int(decoded.nfe[row]) :] == -1).all()
+    assert checked > 3
+    assert model.generate(*prompts, decoder="causal", gen_length=4).drafts is None
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"threshold": 0.05}, {"threshold": 0.05, "revoke": 0.5}])
 def test_blocks_are_decoded_as_if_everything_was_recomputed(model, prompts, settings):
     """Follow the recorded canvases: each pass decides what its rule says of recomputed logits."""

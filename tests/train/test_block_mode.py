@@ -83,25 +83,47 @@ def test_adapters_and_checkpointed_layers_train_in_mode_block(tmp_path, command)
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("options", "message"),
     [
-        ("--whole_canvas_share", "0.5"),
-        ("--causal_prefix", "true"),
-        ("--growing_blocks", "true"),
-        ("--answer_fill", "block"),
+        (("--whole_canvas_share", "0.5"), "needs --attention_mode block, not prefix"),
+        (("--causal_prefix", "true"), "needs --attention_mode block, not prefix"),
+        (("--growing_blocks", "true"), "needs --attention_mode block, not prefix"),
+        (("--answer_fill", "block"), "needs --attention_mode block, not prefix"),
+        ((*BLOCK, "--answer_fill", "block"), "no canvas for --whole_canvas_share 0.25"),
+        (("--draft_weight", "1"), "--attention_mode block and --causal_weight above 0, not prefix"),
+        ((*BLOCK, "--draft_weight", "1", "--causal_weight", "0"), "above 0, not block and 0.0"),
+        (("--masked_block_share", "0.5"), "needs --attention_mode block, not prefix"),
+        ((*BLOCK, "--masked_block_share", "0.5"), "give --loss_weighting uniform"),
     ],
 )
-def test_options_of_mode_block_are_refused_elsewhere(tmp_path, command, capsys, option):
-    with pytest.raises(SystemExit):
-        main(command(tmp_path / "run", *option))
-    assert option[0] in (error := capsys.readouterr().err)
-    assert "needs --attention_mode block, not prefix" in error
+def test_options_that_do_not_go_together_are_refused(tmp_path, command, capsys, options, message):
+    with pytest.raises(SystemExit) as refused:
+        main(command(tmp_path / "run", *options))
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-def test_a_fill_of_one_block_leaves_no_canvas_to_share(tmp_path, command, capsys):
-    with pytest.raises(SystemExit):
-        main(command(tmp_path / "run", *BLOCK, "--answer_fill", "block"))
-    assert "leaves no canvas for --whole_canvas_share 0.25" in capsys.readouterr().err
+def test_the_terms_for_fewer_passes_train_and_leave_the_held_out_bound_alone(
+    tmp_path, command, trained, mixed_data
+):
+    """With a learning rate of 0: the loss of training gains the terms, the held-out one nothing."""
+    more = ("--model_name_or_path", trained, "--vision_tower", "", "--learning_rate", "0")
+    more += ("--eval_data_path", mixed_data, "--eval_strategy", "steps", "--eval_steps", "2")
+    more += ("--loss_weighting", "uniform")
+    terms = ("--draft_weight", "0.5", "--certainty_weight", "0.5")
+    found = {}
+    for name, options in (("plain", ()), ("terms", terms)):
+        assert main(command(tmp_path / name, *BLOCK, *more, *options)) == 0
+        state = json.loads((tmp_path / name / "trainer_state.json").read_text())
+        evaluations = [entry for entry in state["log_history"] if "eval_loss" in entry]
+        found[name] = (
+            losses(tmp_path / name),
+            [(entry["eval_loss"], entry["eval_next_token"]) for entry in evaluations],
+        )
+    assert all(a > b for a, b in zip(found["terms"][0], found["plain"][0], strict=True))
+    assert found["terms"][1] == found["plain"][1]
+    config = json.loads((tmp_path / "terms/config.json").read_text())
+    assert (config["draft_weight"], config["certainty_weight"]) == (0.5, 0.5)
 
 
 def test_growing_blocks_are_those_of_the_step(tmp_path, command, monkeypatch):

@@ -160,6 +160,7 @@ def test_adapters_in_bf16_over_cached_features_go_on_from_a_checkpoint_and_load_
         (("--deepspeed", str(ZERO_3)), "is ZeRO-3"),
         (("--num_views", "4"), "--num_views 4: stage 3 draws one complementary pair"),
         (("--causal_weight", "0"), "stage 3 needs the causal reading"),
+        (("--certainty_weight", "1"), "leave them out of stage 3"),
         (("--lora_rank", "2", "--lora_dropout", "0.1"), "--lora_dropout 0.1"),
     ],
 )

@@ -184,14 +184,67 @@ def test_a_checkpoint_goes_on_with_its_own_reports(tmp_path, tiny_checkpoint, ti
     assert "holds a finished run" in again.stderr
 
 
-def test_stage_3_reinforces_a_checkpoint_of_mode_block(tmp_path, tiny_backbones, tiny_dataset):
+@pytest.fixture(scope="module")
+def block_checkpoint(tmp_path_factory, tiny_backbones) -> Path:
     from llava.model.builder import build_from_backbones, save_checkpoint
 
     torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("block") / "stage2"
     loaded = build_from_backbones(*tiny_backbones, attention_mode="block", block_length=4)
-    save_checkpoint(tmp_path / "stage2", loaded)
+    save_checkpoint(folder, loaded)
+    return folder
+
+
+def test_a_checkpoint_of_mode_block_distils_its_causal_reading_into_its_drafts(
+    tmp_path, block_checkpoint, tiny_dataset
+):
     settings = {
-        "CHECKPOINT": tmp_path / "stage2",
+        "CHECKPOINT": block_checkpoint,
+        "DATA_PATH": tiny_dataset.json_path,
+        "IMAGE_FOLDER": tiny_dataset.image_folder,
+        "OUTPUT_DIR": tmp_path / "distilled",
+        "ATTENTION_MODE": "",
+        "GEN_LENGTH": 16,
+        "GLOBAL_BATCH_SIZE": 4,
+        "BATCH_SIZE": 2,
+        "DRAFT_WEIGHT": 0.5,
+        "MASKED_BLOCK_SHARE": 1,
+        "CERTAINTY_WEIGHT": 2,
+        "LOSS_WEIGHTING": "uniform",
+    }
+    done = run_script("llada_v_distil.sh", "--complementary", "false", **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / "distilled-reports/evaluation/results.json").read_text())
+    assert results["protocol"]["generation"]["decoder"] == "speculative"
+    assert results["protocol"]["generation"]["block_length"] == 4
+    arguments = json.loads((tmp_path / "distilled/run_arguments.json").read_text())
+    assert arguments["draft_weight"] == 0.5
+    assert arguments["masked_block_share"] == 1
+    assert arguments["certainty_weight"] == 2
+    assert arguments["complementary"] is False
+    assert (arguments["attention_mode"], arguments["block_length"]) == ("block", 4)
+
+
+def test_what_training_would_refuse_is_refused_before_any_report_is_written(
+    tmp_path, tiny_checkpoint, block_checkpoint, tiny_dataset
+):
+    for checkpoint, setting, message in (
+        (tiny_checkpoint, {"DRAFT_WEIGHT": 1}, "needs --attention_mode block"),
+        (block_checkpoint, {"MASKED_BLOCK_SHARE": 1}, "give --loss_weighting uniform"),
+        (block_checkpoint, {"CERTAINTY_WEIGHT": "x"}, "--certainty_weight"),
+        (tmp_path, {}, "has no config.json; give the folder of stage 2"),
+    ):
+        common = {"CHECKPOINT": checkpoint, "DATA_PATH": tiny_dataset.json_path}
+        common["OUTPUT_DIR"] = tmp_path / "distilled"
+        refused = run_script("llada_v_distil.sh", **common, **setting)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert not (tmp_path / "distilled-reports").exists()
+
+
+def test_stage_3_reinforces_a_checkpoint_of_mode_block(tmp_path, block_checkpoint, tiny_dataset):
+    settings = {
+        "CHECKPOINT": block_checkpoint,
         "DATA_PATH": tiny_dataset.json_path,
         "EVAL_DATA_PATH": tiny_dataset.json_path,
         "IMAGE_FOLDER": tiny_dataset.image_folder,

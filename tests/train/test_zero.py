@@ -109,6 +109,40 @@ def test_a_gradient_that_is_no_number_stops_the_run_and_names_the_batch(stage, a
     assert not (folder / name / "checkpoint-2").exists()
 
 
+BLOCK = (
+    *("--attention_mode", "block", "--block_length", "4", "--loss_weighting", "uniform"),
+    *("--draft_weight", "0.5", "--certainty_weight", "0.5", "--masked_block_share", "0.3"),
+)
+
+
+@pytest.fixture(scope="module")
+def ddp_block(arguments, folder) -> Path:
+    log = folder / "block_log"
+    assert run(arguments("ddp_block", *BLOCK), log, 2) == [0, 0], log.read_text()[-3000:]
+    return folder / "ddp_block"
+
+
+def next_token(run_folder: Path) -> float:
+    history = json.loads((run_folder / "trainer_state.json").read_text())["log_history"]
+    return next(entry["eval_next_token"] for entry in history if "eval_next_token" in entry)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_mode_block_trains_under_zero_as_under_ddp(stage, ddp_block, arguments, folder):
+    """With the terms for fewer passes, on the same batches without an image or a target."""
+    pytest.importorskip("deepspeed")
+    name, log = f"block{stage}", folder / f"block{stage}_log"
+    flags = ("--deepspeed", ROOT / "train" / f"zero{stage}.json")
+    assert run(arguments(name, *BLOCK, *flags), log, 2) == [0, 0], log.read_text()[-3000:]
+    assert losses(folder / name) == pytest.approx(losses(ddp_block), rel=1e-4)
+    assert validation(folder / name) == pytest.approx(validation(ddp_block), rel=1e-4)
+    assert next_token(folder / name) == pytest.approx(next_token(ddp_block), rel=1e-4)
+    reference = weights(ddp_block)
+    for key, value in weights(folder / name).items():
+        if not key.endswith("k_proj.bias"):  # see test_topology
+            torch.testing.assert_close(value, reference[key], rtol=0, atol=1e-3, msg=key)
+
+
 @pytest.fixture(scope="module")
 def adapters(arguments, folder):
     """Adapters and projector, trained by two processes with the given flags: their weights."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import CLINICAL_FIELDS, CLINICAL_PROMPT, PRIOR_REPORT
+from llava.diffusion.config import LEFT_TO_RIGHT
 from llava.eval.external_scores import Found, read_scores
 from llava.eval.judging import RESULTS_FILE
 from llava.eval.metrics.baselines import BASELINES, NAMES, baseline_folder
@@ -50,6 +51,16 @@ class Run:
     @property
     def protocol(self) -> Mapping[str, Any]:
         return self.results.get("protocol", {})
+
+    @property
+    def block_length(self) -> int:
+        """Tokens that were decoded together, left to right; 0 when that was all of them or one."""
+        generation = self.protocol.get("generation")
+        if not isinstance(generation, Mapping) or generation.get("decoder") in LEFT_TO_RIGHT:
+            return 0
+        length, total = (generation.get(name) for name in ("block_length", "gen_length"))
+        counts = all(type(value) is int and value > 0 for value in (length, total))
+        return length if counts and length < total else 0
 
 
 def read_run(folder: Path) -> Run:

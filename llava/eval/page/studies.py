@@ -27,7 +27,10 @@ FLAGS = ("empty", "not ended", "invented comparison")
 
 @dataclass(frozen=True)
 class Study:
-    """places: where the tokens stand in the generated text; None without usable tokens."""
+    """places: where the tokens stand in the generated text; None without usable tokens.
+
+    block_length: the tokens that were decoded together, 0 where the run does not say.
+    """
 
     prediction: Prediction
     split: str
@@ -35,6 +38,7 @@ class Study:
     reference_sentences: Sequence[Sentence]
     generated_sentences: Sequence[Sentence]
     places: TokenPlaces | None
+    block_length: int = 0
 
     def statements(self, policy: str) -> list[Statement]:
         """What its generated sentences state, for the plot of confidence."""
@@ -47,6 +51,7 @@ class Study:
 
 
 def studies_of(run: Run, policy: str) -> list[Study]:
+    block_length = run.block_length
     return [
         Study(
             prediction=prediction,
@@ -55,6 +60,7 @@ def studies_of(run: Run, policy: str) -> list[Study]:
             reference_sentences=sentences(prediction.reference),
             generated_sentences=sentences(prediction.prediction),
             places=place_tokens(prediction),
+            block_length=0 if prediction.drafts else block_length,
         )
         for prediction, split in zip(run.predictions, run.splits, strict=True)
     ]
@@ -117,7 +123,10 @@ def _token_problem(prediction: Prediction) -> str:
 
 
 def _tokens(study: Study) -> dict[str, Any] | None:
-    """confidence in per cent, rounded down, so that 100 means that it was 1."""
+    """confidence in per cent, rounded down, so that 100 means that it was 1.
+
+    drafts: [text, accepted] of each draft that each pass checked; empty without speculation.
+    """
     if study.places is None:
         return None
     prediction = study.prediction
@@ -129,4 +138,23 @@ def _tokens(study: Study) -> dict[str, Any] | None:
         "passes": passes,
         "mean": sum(prediction.confidence) / len(confidence),
         "tail": [(prediction.tokens[index], index) for index in study.places.tail],
+        "drafts": [_checked(prediction, index) for index in range(len(prediction.drafts))],
+        "block": study.block_length,
     }
+
+
+def _checked(prediction: Prediction, index: int) -> list[tuple[str, bool]]:
+    """The drafts of a pass and whether it accepted them.
+
+    The tokens of a pass are the drafts that it accepted and one more, of the causal reading; that
+    one is missing where an accepted draft ends the report.
+    """
+    written = [
+        text
+        for text, at in zip(prediction.tokens, prediction.decided_at, strict=True)
+        if at == index
+    ]
+    drafts = prediction.drafts[index]
+    last = len(written) - 1
+    accepted = last + (0 <= last < len(drafts) and drafts[last] == written[last])
+    return [(draft, place < accepted) for place, draft in enumerate(drafts)]

@@ -17,6 +17,8 @@ class Qwen3DiffusionConfig(Qwen3Config):
         block_length tokens attend to themselves and to the clean text before them.
     causal_weight: of the next-token loss on the clean text, in mode `block`.
     causal_prefix: whether image and prompt attend to what comes before them only (`block`).
+    draft_weight: of the divergence of masked rows from the causal reading, in mode `block`.
+    certainty_weight: of the entropy of masked tokens that are right already.
     complementary: score each sample under a pair of masks that share no answer token.
     loss_weighting: `elbo` (1 / p) or `uniform`.
     end_of_text_weight: of the end-of-text fill after the first one, in the loss of training.
@@ -33,6 +35,8 @@ class Qwen3DiffusionConfig(Qwen3Config):
     block_length: int = 8
     causal_weight: float = 1.0
     causal_prefix: bool = False
+    draft_weight: float = 0.0
+    certainty_weight: float = 0.0
     mask_token_id: int | None = None
     rewards: dict | None = None
     is_causal: bool = False
@@ -52,6 +56,17 @@ class Qwen3DiffusionConfig(Qwen3Config):
             raise ValueError(
                 f"block_length={self.block_length}, causal_weight={self.causal_weight}: use a "
                 "positive length (8) and a weight of at least 0 (1)"
+            )
+        if self.draft_weight < 0 or self.certainty_weight < 0:
+            raise ValueError(
+                f"draft_weight={self.draft_weight}, certainty_weight={self.certainty_weight}: use "
+                "weights of at least 0 (0 leaves the term out)"
+            )
+        if self.draft_weight and not (self.attention_mode == "block" and self.causal_weight):
+            raise ValueError(
+                f"draft_weight={self.draft_weight} with attention_mode={self.attention_mode!r} and "
+                f"causal_weight={self.causal_weight}: drafts learn from the causal reading, which "
+                "mode 'block' has with causal_weight above 0; use these, or draft_weight=0"
             )
         if "sliding_attention" in self.layer_types:
             raise ValueError(

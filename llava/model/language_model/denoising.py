@@ -1,4 +1,4 @@
-"""The denoising loss, from the embeddings of a batch to one value: five numbered steps.
+"""The denoising loss, from the embeddings of a batch to one value: six numbered steps.
 
 What encodes the answers (the model, in its attention mode) and what scores rows (its head) are
 given. The weighting is `diffusion.loss`.
@@ -14,7 +14,9 @@ from transformers.utils import ModelOutput
 
 from llava.constants import IGNORE_INDEX
 from llava.diffusion.loss import (
+    certainty_entropy,
     cross_entropy_by_copy,
+    draft_divergence,
     fill_weight,
     masked_diffusion_loss,
     mean_by_sample,
@@ -138,8 +140,8 @@ def denoising_loss(
         next_tokens = _next_tokens(config, labels, span)  # (B, R) bool
         rows = torch.cat([rows, clean[next_tokens]])
         wanted = torch.cat([wanted, targets[next_tokens]])
-    row_ce = token_cross_entropy(score(rows), wanted)
-    token_ce, next_ce = row_ce.tensor_split([int(masked.sum())])
+    logits, count = score(rows), int(masked.sum())
+    token_ce, next_ce = token_cross_entropy(logits, wanted).tensor_split([count])
 
     # 5. Weigh: 1 / p or uniform, each sample over its answer length; add the next tokens' mean.
     sample_loss = masked_diffusion_loss(
@@ -154,6 +156,15 @@ def denoising_loss(
     if next_tokens is not None:
         next_token_ce = mean_by_sample(next_ce, next_tokens)
         sample_loss = sample_loss + config.causal_weight * next_token_ce
+
+    # 6. Fewer passes: drafts like the causal reading, and certainty where a token is right.
+    if config.draft_weight:
+        divergence = _draft_divergence(logits, masked, next_tokens)
+        sample_loss = sample_loss + config.draft_weight * divergence
+    if config.certainty_weight:
+        report = _next_tokens(config, labels, span)
+        entropy = _certainty_entropy(logits[:count], wanted[:count], masked, report)
+        sample_loss = sample_loss + config.certainty_weight * entropy
     return MaskedDiffusionOutput(
         loss=sample_loss.mean(),
         sample_loss=sample_loss,
@@ -163,6 +174,27 @@ def denoising_loss(
         next_token_ce=next_token_ce,
         next_token_count=None if next_tokens is None else next_tokens.sum(dim=1),
     )
+
+
+def _draft_divergence(logits: Tensor, masked: Tensor, report: Tensor) -> Tensor:
+    """Mean over the masked report tokens of each sample, (B,).
+
+    logits: (M + N, V) of the masked rows (K, B, R), then of the clean row before each token of the
+    report (B, R).
+    """
+    drafts, causal = logits.tensor_split([int(masked.sum())])
+    place = (report.flatten().cumsum(dim=0) - 1).view_as(report)  # of a token among the clean rows
+    counted = masked & report
+    teacher = causal[place.expand_as(masked)[counted]]
+    student = drafts[report.expand_as(masked)[masked]]
+    return mean_by_sample(draft_divergence(student, teacher), counted)
+
+
+def _certainty_entropy(logits: Tensor, wanted: Tensor, masked: Tensor, report: Tensor) -> Tensor:
+    """Mean over the masked report tokens of each sample that are right, (B,). logits: (M, V)."""
+    right = report.expand_as(masked)[masked] & (logits.argmax(dim=-1) == wanted)
+    counted = masked.masked_scatter(masked, right)
+    return mean_by_sample(certainty_entropy(logits[right]), counted)
 
 
 def _copies(

@@ -59,9 +59,12 @@ function setPass(pass) {
   const slider = byId("pass");
   slider.value = pass;
   replayTo(byId("generated"), replayed, Number(slider.value));
+  writeDrafts(byId("drafts"), replayed, Number(slider.value));
   const decided = replayed.at.filter((at) => at < Number(slider.value)).length;
+  const block = blockAt(replayed, Number(slider.value));
   byId("pass-text").textContent =
-    `${slider.value} of ${slider.max}, ${decided} of ${replayed.at.length} tokens`;
+    `${slider.value} of ${slider.max}, ${decided} of ${replayed.at.length} tokens` +
+    (block < 0 ? "" : `, block ${block + 1} of ${Math.ceil(replayed.at.length / replayed.block)}`);
 }
 
 function stopReplay() {
@@ -87,6 +90,9 @@ function showReplay(tokens) {
   replayed = tokens;
   byId("replay").hidden = !tokens;
   byId("no-tokens").hidden = Boolean(tokens);
+  byId("drafts").hidden = !tokens?.drafts.length;
+  for (const row of document.querySelectorAll(".of-drafts")) row.hidden = !tokens?.drafts.length;
+  for (const row of document.querySelectorAll(".of-blocks")) row.hidden = !tokens?.block;
   if (!tokens) return;
   byId("pass").max = tokens.passes;
   setPass(tokens.passes);

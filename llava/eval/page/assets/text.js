@@ -40,10 +40,38 @@ function writeReport(place, part, tokens) {
 }
 
 // Shows the text as it stood after `pass` passes. A token that a sentence cuts has two spans.
+// Of speculation the pass's own tokens: accepted drafts, and the one that replaced a rejected draft.
 function replayTo(place, tokens, pass) {
+  const drafts = tokens.drafts[pass - 1] ?? [];
+  const accepted = drafts.filter(([, kept]) => kept).length;
+  const first = tokens.at.indexOf(pass - 1);
+  const block = blockAt(tokens, pass);
   for (const span of place.querySelectorAll(".token")) {
-    const at = tokens.at[span.dataset.token];
-    span.classList.toggle("masked", at >= pass);
-    span.classList.toggle("fresh", at === pass - 1);
+    const index = Number(span.dataset.token);
+    const fresh = tokens.at[index] === pass - 1;
+    const order = fresh && drafts.length ? index - first : Infinity;
+    span.classList.toggle("masked", tokens.at[index] >= pass);
+    span.classList.toggle("fresh", fresh);
+    span.classList.toggle("accepted", order < accepted);
+    span.classList.toggle("corrected", order === accepted && accepted < drafts.length);
+    span.classList.toggle("in-block", block >= 0 && Math.floor(index / tokens.block) === block);
+  }
+}
+
+// The block that pass number `pass` was in; -1 where the report was not decoded in blocks.
+function blockAt(tokens, pass) {
+  if (!tokens.block || !pass) return -1;
+  const decided = tokens.at.flatMap((at, index) => (at < pass ? [index] : []));
+  return Math.floor(Math.max(0, ...decided) / tokens.block);
+}
+
+// The drafts that the pass checked, under the text: those accepted, those discarded.
+function writeDrafts(place, tokens, pass) {
+  place.hidden = !tokens.drafts.length;
+  const drafts = tokens.drafts[pass - 1] ?? [];
+  const what = pass === 0 ? "Before the first pass" : `Pass ${pass} checked`;
+  place.replaceChildren(pass && drafts.length ? `${what}: ` : `${what}${pass ? " no draft" : ""}`);
+  for (const [text, kept] of drafts) {
+    place.append(make("span", kept ? "draft accepted" : "draft discarded", text), " ");
   }
 }
