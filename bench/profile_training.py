@@ -62,7 +62,7 @@ def options_of(run: Path, output: Path) -> list[str]:
     """What a run was told, as a command line that saves nothing and works in another folder."""
     from transformers import TrainingArguments
 
-    from llava.train.arguments import GROUPS
+    from llava.train.options import GROUPS
     from llava.train.run.folder import ARGUMENTS_FILE
 
     recorded = json.loads((run / ARGUMENTS_FILE).read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ def cache_features(settings: Settings) -> int:
     """What the frozen tower makes of every training image, before jobs would do it at once."""
     from llava.data.samples.reading import load_entries
     from llava.train.arguments import parse_arguments
-    from llava.train.train import build_model, stored_views
+    from llava.train.assembly import build_model, stored_views
 
     arguments = parse_arguments(train_options(find("base"), 0, settings))
     loaded = build_model(arguments)

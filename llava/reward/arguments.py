@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from llava.command_line import Range
 from llava.reward.scorer import parse_weights
-from llava.train.arguments import Program, option
+from llava.train.arguments import Program
+from llava.train.options import option
 from llava.train.ranges import check_ranges
 
 RANGES = {

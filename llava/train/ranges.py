@@ -1,10 +1,8 @@
-"""Ranges of the numbers that a training run takes, and what some need of others, checked before
-anything is loaded."""
+"""Ranges of the numbers that a training run takes, checked before anything is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from llava.command_line import Range
 
@@ -77,28 +75,3 @@ def check_ranges(options: object, ranges: Mapping[str, Range] = RANGES) -> None:
             continue
         if value not in allowed:
             raise ValueError(f"--{name}={value} is not {allowed}")
-
-
-def check_fewer_passes(model: Any) -> None:
-    """Check what `draft_weight` and `masked_block_share` need. Raises ValueError.
-
-    model: the `ModelArguments`.
-    """
-    mode, weight = model.attention_mode, model.causal_weight
-    if model.draft_weight and not (mode == "block" and weight):
-        raise ValueError(
-            f"--draft_weight {model.draft_weight} teaches the drafts the causal reading, which "
-            f"needs --attention_mode block and --causal_weight above 0, not {mode} and {weight}; "
-            "give these, or leave it out"
-        )
-    if model.masked_block_share and mode != "block":
-        raise ValueError(
-            f"--masked_block_share {model.masked_block_share} needs --attention_mode block, not "
-            f"{mode}; leave it out"
-        )
-    if model.masked_block_share and model.loss_weighting == "elbo":
-        raise ValueError(
-            f"--masked_block_share {model.masked_block_share} changes the objective under "
-            "--loss_weighting elbo, whose weights assume a uniform t; give --loss_weighting "
-            "uniform, or leave it out"
-        )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.train.arguments import GROUPS, parse_arguments
+from llava.train.arguments import parse_arguments
+from llava.train.options import GROUPS
 from llava.train.ranges import RANGES
 
 ROOT = Path(__file__).resolve().parents[2]
