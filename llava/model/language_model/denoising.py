@@ -1,4 +1,4 @@
-"""The denoising loss, from the embeddings of a batch to one value: six numbered steps.
+"""The denoising loss, from the embeddings of a batch to one value: five numbered steps.
 
 What encodes the answers (the model, in its attention mode) and what scores rows (its head) are
 given. The weighting is `diffusion.loss`.
@@ -135,15 +135,16 @@ def denoising_loss(
     # 4. Score the masked rows only: one per answer token of a complementary pair. In mode `block`
     #    also the clean row before each token of the report.
     rows, wanted = hidden[masked], targets.expand_as(masked)[masked]
-    next_tokens = None
-    if clean is not None and not (training and config.causal_weight == 0):
-        next_tokens = _next_tokens(config, labels, span)  # (B, R) bool
-        rows = torch.cat([rows, clean[next_tokens]])
-        wanted = torch.cat([wanted, targets[next_tokens]])
-    logits, count = score(rows), int(masked.sum())
-    token_ce, next_ce = token_cross_entropy(logits, wanted).tensor_split([count])
+    report = _report_tokens(config, labels, span)  # (B, R) bool
+    is_read = clean is not None and not (training and config.causal_weight == 0)
+    if is_read:
+        rows = torch.cat([rows, clean[report]])
+        wanted = torch.cat([wanted, targets[report]])
+    logits = score(rows)
+    token_ce, next_ce = token_cross_entropy(logits, wanted).tensor_split([int(masked.sum())])
 
-    # 5. Weigh: 1 / p or uniform, each sample over its answer length; add the next tokens' mean.
+    # 5. Weigh: 1 / p or uniform, each sample over its answer length; add the next tokens' mean and
+    #    what makes for fewer passes.
     sample_loss = masked_diffusion_loss(
         token_ce,
         masked,
@@ -152,19 +153,10 @@ def denoising_loss(
         config.loss_weighting,
         _token_weight(config, labels, span),
     )
-    next_token_ce = None
-    if next_tokens is not None:
-        next_token_ce = mean_by_sample(next_ce, next_tokens)
+    next_token_ce = mean_by_sample(next_ce, report) if is_read else None
+    if is_read:
         sample_loss = sample_loss + config.causal_weight * next_token_ce
-
-    # 6. Fewer passes: drafts like the causal reading, and certainty where a token is right.
-    if config.draft_weight:
-        divergence = _draft_divergence(logits, masked, next_tokens)
-        sample_loss = sample_loss + config.draft_weight * divergence
-    if config.certainty_weight:
-        report = _next_tokens(config, labels, span)
-        entropy = _certainty_entropy(logits[:count], wanted[:count], masked, report)
-        sample_loss = sample_loss + config.certainty_weight * entropy
+    sample_loss = sample_loss + _fewer_passes(config, logits, wanted, masked, report)
     return MaskedDiffusionOutput(
         loss=sample_loss.mean(),
         sample_loss=sample_loss,
@@ -172,8 +164,25 @@ def denoising_loss(
         copy_tokens=masked.sum(dim=-1),
         copy_p=torch.stack([_mean_probability(copy, target_mask) for copy in copies]),
         next_token_ce=next_token_ce,
-        next_token_count=None if next_tokens is None else next_tokens.sum(dim=1),
+        next_token_count=report.sum(dim=1) if is_read else None,
     )
+
+
+def _fewer_passes(
+    config: Qwen3DiffusionConfig, logits: Tensor, wanted: Tensor, masked: Tensor, report: Tensor
+) -> Tensor:
+    """Drafts like the causal reading, and certainty where a token is right: (B,), or 0.
+
+    logits, wanted: of the masked rows (K, B, R), then of the clean rows of the report (B, R).
+    """
+    loss = logits.new_zeros((), dtype=torch.float32)
+    if config.draft_weight:
+        loss = loss + config.draft_weight * _draft_divergence(logits, masked, report)
+    if config.certainty_weight:
+        count = int(masked.sum())
+        entropy = _certainty_entropy(logits[:count], wanted[:count], masked, report)
+        loss = loss + config.certainty_weight * entropy
+    return loss
 
 
 def _draft_divergence(logits: Tensor, masked: Tensor, report: Tensor) -> Tensor:
@@ -215,7 +224,7 @@ def _noisy_copies(embeds: Tensor, masked_embed: Tensor, masked: Tensor) -> Tenso
     return torch.stack(copies)
 
 
-def _next_tokens(config: Qwen3DiffusionConfig, labels: Tensor, span: AnswerSpan) -> Tensor:
+def _report_tokens(config: Qwen3DiffusionConfig, labels: Tensor, span: AnswerSpan) -> Tensor:
     """The answer places whose token is asked of the clean row before it, (B, R) bool."""
     wanted = span.take(next_token_targets(labels, config.end_tokens))
     wanted[:, 0] &= span.start > 0  # without a prefix nothing comes before the first token
