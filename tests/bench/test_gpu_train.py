@@ -19,6 +19,24 @@ def gpu_train(monkeypatch):
     return gpu_train
 
 
+def test_a_dry_run_measures_a_step_of_every_mode_and_compares_them(tmp_path):
+    output = tmp_path / "gpu.json"
+    subprocess.run(
+        ["bash", str(ROOT / "bench/gpu.sh"), "--dry-run", "--output", str(output)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    result = json.loads(output.read_text())
+    seconds = {run["mode"]: run["step_seconds"] for run in result["runs"]}
+    assert list(seconds) == ["prefix", "block", "full"]
+    assert "dry run" in result["device"]
+    assert result["comparisons"] == {
+        f"block / {mode}, batch 2, step_seconds": round(seconds["block"] / seconds[mode], 3)
+        for mode in ("prefix", "full")
+    }
+
+
 @pytest.fixture
 def tiny(gpu_train):
     from published import TINY_LANGUAGE, TINY_VISION
@@ -88,8 +106,8 @@ def test_without_a_device_the_script_says_so_and_writes_it(tmp_path):
         check=True,
         env=os.environ | {"PYTHON": sys.executable},
     )
-    assert done.stdout.strip() == "skipped: no device"
-    assert json.loads(output.read_text())["skipped"] == "no device"
+    assert done.stdout.strip() == "unmeasured: no device"
+    assert json.loads(output.read_text())["unmeasured"] == "no device"
 
 
 def test_an_unknown_part_names_the_known_ones():
