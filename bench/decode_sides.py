@@ -7,8 +7,9 @@ tokens is forced, nothing ends early, and no confidence rule is used, as they wo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from published import LANGUAGE
@@ -25,12 +26,13 @@ PREFIX, CANVAS = 850, 128
 """Tokens of image (729) and prompt, and of the canvas."""
 
 
-def language_model(attention_mode: str, dtype: torch.dtype, device: str) -> Qwen3ForMaskedDiffusion:
-    """Qwen3-0.6B with random weights, none of whose tokens ends a report."""
+def language_model(
+    attention_mode: str, dtype: torch.dtype, device: str, sizes: Mapping[str, Any] = LANGUAGE
+) -> Qwen3ForMaskedDiffusion:
+    """Random weights, none of whose tokens ends a report. sizes: by default those of Qwen3-0.6B."""
     torch.manual_seed(0)
-    config = Qwen3DiffusionConfig(
-        **(LANGUAGE | {"eos_token_id": None, "attention_mode": attention_mode})
-    )
+    settings = {"eos_token_id": None, "attention_mode": attention_mode}
+    config = Qwen3DiffusionConfig(**(dict(sizes) | settings))
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -41,12 +43,8 @@ def language_model(attention_mode: str, dtype: torch.dtype, device: str) -> Qwen
     return model.to(device).eval()
 
 
-def counted(attention_mode: str, **sampling: object) -> Counters:
-    """The work of one report at the published lengths and depth, counted by decoding it.
-
-    What is counted are rows and passes, which do not depend on the widths: the model is 8 wide.
-    """
-    torch.manual_seed(0)
+def narrow_model(attention_mode: str) -> Qwen3ForMaskedDiffusion:
+    """As deep as Qwen3-0.6B and 8 wide: rows and passes, which are counted, depend on no width."""
     narrow = {
         "vocab_size": 32,
         "hidden_size": 8,
@@ -55,13 +53,15 @@ def counted(attention_mode: str, **sampling: object) -> Counters:
         "num_key_value_heads": 1,
         "head_dim": 8,
         "pad_token_id": 30,
-        "eos_token_id": None,
         "mask_token_id": 31,
     }
-    model = Qwen3ForMaskedDiffusion(
-        Qwen3DiffusionConfig(**(LANGUAGE | narrow | {"attention_mode": attention_mode}))
-    ).eval()
+    return language_model(attention_mode, torch.float32, "cpu", LANGUAGE | narrow)
+
+
+def counted(attention_mode: str, **sampling: object) -> Counters:
+    """The work of one report at the published lengths and depth, counted by decoding it."""
     settings = {"gen_length": CANVAS, "block_length": CANVAS} | sampling
+    model = narrow_model(attention_mode)
     work = model.generate(torch.zeros(1, PREFIX, dtype=torch.long), **settings).counters
     work.images = work.tower_calls = 1
     return work

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real-size measurements on one CUDA GPU: bench/gpu.sh [train|decode] [options]; JSON in bench/results.
+# Real-size measurements on one CUDA GPU: bench/gpu.sh [train|decode] [--dry-run]; JSON in bench/results.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -30,3 +30,24 @@ VISION: dict[str, Any] = {
 TEXT_TOKENS, IMAGE_TOKENS = 151643, 729
 """Ids below TEXT_TOKENS are words; one image takes IMAGE_TOKENS places."""
 LANGUAGE_LAYERS = 28
+
+TINY_LANGUAGE: dict[str, Any] = LANGUAGE | {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 190,
+    "eos_token_id": 191,
+    "mask_token_id": 192,
+}
+TINY_VISION: dict[str, Any] = VISION | {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+}
+"""Sizes with which a benchmark tries itself out."""

@@ -14,8 +14,9 @@ import json
 import platform
 import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from published import LANGUAGE, VISION
 
@@ -29,19 +30,26 @@ PROMPT, ANSWER = 121, 100
 """Text tokens of the prompt (with 729 of the image: a prefix of 850) and of the answer."""
 
 
-def published_config(attention_mode: str) -> LlavaQwenDiffusionConfig:
-    """Qwen3-0.6B and SigLIP2-so400m-patch14-384, from their published configurations."""
+def published_config(
+    attention_mode: str, language: Mapping[str, Any] = LANGUAGE, vision: Mapping[str, Any] = VISION
+) -> LlavaQwenDiffusionConfig:
+    """Qwen3-0.6B and SigLIP2-so400m-patch14-384, from their published configurations, or others."""
     from transformers import SiglipVisionConfig
 
     from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 
-    vision = SiglipVisionConfig(**VISION)
+    tower = SiglipVisionConfig(**vision)
     return LlavaQwenDiffusionConfig(
-        **LANGUAGE, vision_config=vision.to_dict(), attention_mode=attention_mode
+        **language, vision_config=tower.to_dict(), attention_mode=attention_mode
     )
 
 
-def build(attention_mode: str, device: str) -> LlavaQwenForMaskedDiffusion:
+def build(
+    attention_mode: str,
+    device: str,
+    language: Mapping[str, Any] = LANGUAGE,
+    vision: Mapping[str, Any] = VISION,
+) -> LlavaQwenForMaskedDiffusion:
     import torch
 
     from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
@@ -50,7 +58,7 @@ def build(attention_mode: str, device: str) -> LlavaQwenForMaskedDiffusion:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        model = LlavaQwenForMaskedDiffusion(published_config(attention_mode))
+        model = LlavaQwenForMaskedDiffusion(published_config(attention_mode, language, vision))
     finally:
         torch.set_default_dtype(default)
     model.tie_weights()

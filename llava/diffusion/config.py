@@ -78,8 +78,8 @@ class SamplingConfig:
         `prefix`) and `none` elsewhere; `block_prefix`, `block_dual` (Fast-dLLM) and `interval`
         (dLLM-Cache) are approximations. Of `interval`: prompt_interval and response_interval, the
         steps between refreshes, and update_ratio, the share of the canvas computed in between.
-    step: how a canvas pass is run over `prefix`: `eager`, or at static shapes by torch.compile
-        (`compile`) or as a CUDA graph (`graph`); the first report of a size pays for it.
+    step: how a pass is run: `eager`, or at static shapes by torch.compile (`compile`) or as a CUDA
+        graph (`graph`), a canvas over `prefix` only; the first report of a size pays for it.
     exact: refuse a cache that is an approximation for the checkpoint's attention mode.
     stop: strings at which the text ends. seed: of sampling, mixed with each row's own.
     """
@@ -143,16 +143,12 @@ class SamplingConfig:
                     f"{', '.join(given)} with decoder={self.decoder!r}: it writes left to right "
                     "and ranks nothing; leave that out, or use decoder='blocks'"
                 )
-        if self.decoder not in ("auto", "canvas"):
-            if self.cache not in EXACT_CACHES or self.cache == "none":
-                raise ValueError(
-                    f"cache={self.cache!r} with decoder={self.decoder!r}, whose own cache is "
-                    "exact; leave cache out"
-                )
-            if self.step != "eager":
-                raise ValueError(
-                    f"step={self.step!r} with decoder={self.decoder!r}: only step='eager' is there"
-                )
+        own_cache = self.decoder not in ("auto", "canvas")
+        if own_cache and (self.cache not in EXACT_CACHES or self.cache == "none"):
+            raise ValueError(
+                f"cache={self.cache!r} with decoder={self.decoder!r}, whose own cache is "
+                "exact; leave cache out"
+            )
 
     def _check_revoke(self) -> None:
         if self.threshold is None:
@@ -237,10 +233,9 @@ def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def resolve_decoder(config: SamplingConfig, attention_mode: str, templates: bool = False) -> str:
     """The decoder that `config` means for a checkpoint of this attention mode.
 
-    `auto` on a checkpoint of mode `block`: `canvas` for templates and for the caches and steps that
-    only a canvas has, `blocks` where a rule, guidance or a number of steps is asked for, else
-    `speculative`. Raises ValueError for a decoder that the
-    checkpoint or a template does not allow.
+    `auto` on a checkpoint of mode `block`: `canvas` for templates and for the caches that only a
+    canvas has, `blocks` where a rule, guidance or a number of steps is asked for, else
+    `speculative`. Raises ValueError for a decoder that the checkpoint or a template does not allow.
     """
     if attention_mode != "block":
         if config.decoder not in ("auto", "canvas"):
@@ -259,7 +254,7 @@ def resolve_decoder(config: SamplingConfig, attention_mode: str, templates: bool
         return "canvas"
     if config.decoder != "auto":
         return config.decoder
-    if config.cache not in ("auto", "prefix") or config.step != "eager":
+    if config.cache not in ("auto", "prefix"):
         return "canvas"
     asked = any(getattr(config, name) for name in CANVAS_ONLY)
     asked = asked or config.steps != config.gen_length or config.remasking != "low_confidence"

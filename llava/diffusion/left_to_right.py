@@ -139,8 +139,6 @@ class Writing:
     Confidence is the causal probability.
     """
 
-    joinable = True
-
     def __init__(
         self,
         reader: Reader,
@@ -154,6 +152,7 @@ class Writing:
     ) -> None:
         self.reader, self.config, self.special, self.index = reader, config, special, 0
         self.masks, self.alternate = masks, alternate
+        self.joinable = config.step == "eager"  # static shapes keep their batch
         self.texts = _Texts.empty(
             seeds, config.gen_length, max(0, masks - 1), special.pad, torch.device(device)
         )
@@ -203,7 +202,7 @@ class Writing:
 
     def can_join(self, other: "Writing") -> bool:
         """Both after their first pass, and with drafts or without them alike."""
-        started = self.index > 0 and other.index > 0
+        started = self.joinable and self.index > 0 and other.index > 0
         return started and self.texts.drafts.shape[1] == other.texts.drafts.shape[1]
 
     def join(self, other: "Writing") -> None:

@@ -72,7 +72,7 @@ class Denoising:
     ) -> None:
         self.denoiser, self.unconditional = denoiser, unconditional
         self.config, self.special, self.index = config, special, 0
-        self.joinable = hasattr(denoiser, "join")
+        self.joinable = config.step == "eager" and hasattr(denoiser, "join")
         self.forbidden = None if scaffold is None else scaffold.forbidden
         if scaffold is None:
             self.canvas = Canvas.blank(config, seeds, special.mask, torch.device(device))

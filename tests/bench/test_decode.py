@@ -21,7 +21,8 @@ def bench(monkeypatch):
     import decode_sides
 
     yield decode, decode_sides
-    for name in ("decode", "decode_sides", "gpu_decode", "published", "real_size"):
+    names = ("decode", "decode_sides", "decoder_sides", "gpu_decode", "published", "real_size")
+    for name in (*names, "scripted"):
         sys.modules.pop(name, None)
 
 
@@ -106,15 +107,40 @@ def test_the_gpu_benchmark_compares_within_a_round_and_says_where_there_is_no_gp
 ):
     import gpu_decode
 
-    seconds = {"diffusion graph": [1.0, 2.0, 4.0], "autoregressive graph": [2.0, 8.0, 12.0]}
-    found = gpu_decode.summary(8, seconds)
-    assert found["times faster, graph"] == 3.0
-    assert found["diffusion graph"]["reports_per_second"] == 4.0
-    assert found["diffusion graph"]["milliseconds_per_report"] == 250.0
+    seconds = {"canvas graph": [1.0, 2.0, 4.0], "autoregressive graph": [2.0, 8.0, 12.0]}
+    written = dict.fromkeys(seconds, gpu_decode.Written(16, 100))
+    found = gpu_decode.summary(8, written, seconds)
+    assert found["canvas graph"]["times_twin"] == 3.0
+    assert found["canvas graph"]["reports_per_second"] == 4.0
+    assert found["canvas graph"]["milliseconds_per_report"] == 250.0
+    assert found["canvas graph"]["tokens_per_second"] == 400.0
+    assert "times_twin" not in found["autoregressive graph"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu_decode.main(["--output", str(tmp_path / "gpu.json")])
-    assert capsys.readouterr().out.startswith("skipped: no device")
-    assert json.loads((tmp_path / "gpu.json").read_text())["skipped"] == "no device"
+    assert capsys.readouterr().out.startswith("unmeasured: no device")
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert (result["unmeasured"], result["runs"]) == ("no device", [])
+
+
+def test_a_dry_run_writes_with_every_decoder_at_every_batch(bench, monkeypatch, tmp_path):
+    """At static shapes too; compiling is what is left out."""
+    import gpu_decode
+
+    from llava.model.decoding import static_step, static_text
+
+    for module in (static_step, static_text):
+        monkeypatch.setattr(module, "compiled", lambda function: function)
+    words = ["--dry-run", "--batches", "1", "2", "--repeats", "1", "--how", "eager", "compile"]
+    gpu_decode.main([*words, "--output", str(tmp_path / "gpu.json")])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert "nothing about speed" in result["dry_run"]
+    assert [run["batch"] for run in result["runs"]] == [1, 2]
+    passes = {"canvas": 16, "causal": 128, "blocks, 2 a pass": 64, "speculative, joint": 40}
+    for run in result["runs"]:
+        for how in ("eager", "compile"):
+            assert {name: run[f"{name} {how}"]["passes"] for name in passes} == passes
+            assert run[f"speculative, alternate {how}"]["passes"] < 80
+        assert run["causal eager"]["times_twin"] > 0
 
 
 def test_ratios_are_taken_within_a_round_and_the_median_is_reported(bench):

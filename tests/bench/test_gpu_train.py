@@ -9,27 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {
-    "language": {
-        "vocab_size": 200,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "pad_token_id": 190,
-        "eos_token_id": 191,
-        "mask_token_id": 192,
-    },
-    "vision": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 28,
-    },
-}
 
 
 @pytest.fixture
@@ -40,14 +19,39 @@ def gpu_train(monkeypatch):
     return gpu_train
 
 
+def test_a_dry_run_measures_a_step_of_every_mode_and_compares_them(tmp_path):
+    output = tmp_path / "gpu.json"
+    subprocess.run(
+        ["bash", str(ROOT / "bench/gpu.sh"), "--dry-run", "--output", str(output)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    result = json.loads(output.read_text())
+    seconds = {run["mode"]: run["step_seconds"] for run in result["runs"]}
+    assert list(seconds) == ["prefix", "block", "full"]
+    assert "dry run" in result["device"]
+    assert result["comparisons"] == {
+        f"block / {mode}, batch 2, step_seconds": round(seconds["block"] / seconds[mode], 3)
+        for mode in ("prefix", "full")
+    }
+
+
+@pytest.fixture
+def tiny(gpu_train):
+    from published import TINY_LANGUAGE, TINY_VISION
+
+    return {"language": TINY_LANGUAGE, "vision": TINY_VISION}
+
+
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_stage_is_measured_and_trains_what_it_should(gpu_train, stage):
+def test_a_stage_is_measured_and_trains_what_it_should(gpu_train, stage, tiny):
     setting = gpu_train.Setting(stage, "prefix", 2, checkpointing=True)
-    figures = gpu_train.measure(setting, "cpu", steps=1, **TINY)
+    figures = gpu_train.measure(setting, "cpu", steps=1, **tiny)
     assert figures["samples_per_second"] > 0
     assert figures["tflop_per_second"] >= 0
     assert figures["peak_gb"] is None
-    trainee = gpu_train.Trainee(setting, "cpu", **TINY)
+    trainee = gpu_train.Trainee(setting, "cpu", **tiny)
     trained = {
         name.split(".")[0] for name, p in trainee.model.named_parameters() if p.requires_grad
     }
@@ -56,15 +60,15 @@ def test_a_stage_is_measured_and_trains_what_it_should(gpu_train, stage):
     )
 
 
-def test_more_of_the_model_trained_executes_more_operations(gpu_train):
+def test_more_of_the_model_trained_executes_more_operations(gpu_train, tiny):
     flops = [
-        gpu_train.Trainee(gpu_train.Setting(stage, "prefix", 1), "cpu", **TINY).flops()
+        gpu_train.Trainee(gpu_train.Setting(stage, "prefix", 1), "cpu", **tiny).flops()
         for stage in (1, 2)
     ]
     assert flops[0] < flops[1]
 
 
-def test_a_compiled_setting_has_the_operations_of_the_eager_one(gpu_train, monkeypatch):
+def test_a_compiled_setting_has_the_operations_of_the_eager_one(gpu_train, monkeypatch, tiny):
     from llava.model.language_model.llava_qwen import LlavaQwenForMaskedDiffusion
 
     compiled = []
@@ -75,7 +79,7 @@ def test_a_compiled_setting_has_the_operations_of_the_eager_one(gpu_train, monke
     monkeypatch.setattr(LlavaQwenForMaskedDiffusion, "compile_layers", compile_layers)
     monkeypatch.setattr(gpu_train, "round", lambda value, digits=0: value, raising=False)
     figures = [
-        gpu_train.measure(gpu_train.Setting(2, "prefix", 1, how), "cpu", steps=1, **TINY)
+        gpu_train.measure(gpu_train.Setting(2, "prefix", 1, how), "cpu", steps=1, **tiny)
         for how in (False, True)
     ]
     assert len(compiled) == 1
@@ -102,8 +106,8 @@ def test_without_a_device_the_script_says_so_and_writes_it(tmp_path):
         check=True,
         env=os.environ | {"PYTHON": sys.executable},
     )
-    assert done.stdout.strip() == "skipped: no device"
-    assert json.loads(output.read_text())["skipped"] == "no device"
+    assert done.stdout.strip() == "unmeasured: no device"
+    assert json.loads(output.read_text())["unmeasured"] == "no device"
 
 
 def test_an_unknown_part_names_the_known_ones():

@@ -162,3 +162,14 @@ def test_recorded_steps_decode_what_eager_steps_do(model, prompts, settings):
     for _ in range(2):
         graph = model.generate(ids, mask, step="graph", **common)
         assert torch.equal(graph.sequences, eager.sequences)
+
+
+def test_any_number_of_sizes_is_compiled():
+    """torch counts compilations by code object, and refuses the ninth."""
+
+    def doubled(values):
+        return static_step.compiled(lambda: values * 2, backend="eager")()
+
+    assert [doubled(torch.arange(size)).sum() for size in range(1, 12)] == [
+        size * (size - 1) for size in range(1, 12)
+    ]

@@ -17,6 +17,7 @@ from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
 from llava.model.decoding.denoisers import Prompt, score
 from llava.model.decoding.shadow import Shadow
+from llava.model.decoding.static_text import start_text_cache
 from llava.model.decoding.text_cache import TextCache
 from llava.model.layers.attention import take_rows
 
@@ -32,7 +33,7 @@ class TextBlockDenoiser:
     def start(
         cls, model: Qwen3ForCausalLM, prompt: Prompt, config: SamplingConfig, counters: Counters
     ) -> TextBlockDenoiser:
-        cache = TextCache.start(model, prompt, config.gen_length, counters)
+        cache = start_text_cache(model, prompt, config, config.gen_length, counters)
         return cls(cache, config.block_length)
 
     def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
@@ -55,6 +56,9 @@ class TextBlockDenoiser:
 
     def join(self, other: TextBlockDenoiser) -> TextBlockDenoiser:
         return replace(self, cache=self.cache.join(other.cache))
+
+    def release(self) -> None:
+        self.cache.release()
 
     def _of_blocks(self, values: Tensor, block: Tensor) -> Tensor:
         """(B, R) -> those of each row's block (B, b)."""

@@ -25,7 +25,7 @@ from llava.model.decoding.block_cache import BlockDenoiser
 from llava.model.decoding.blocks import TextBlockDenoiser
 from llava.model.decoding.denoisers import Prompt, PromptDenoiser, prefill_prompt
 from llava.model.decoding.interval_cache import IntervalDenoiser
-from llava.model.decoding.static_step import StaticDenoiser
+from llava.model.decoding.static_step import StaticDenoiser, check_device
 from llava.model.decoding.text_reader import TextReader
 
 
@@ -103,10 +103,10 @@ def fill(
 
 def release(loop: Loop) -> None:
     """Give back what a loop over static shapes holds; every other loop holds nothing."""
-    if isinstance(loop, Denoising):
-        for one in (loop.denoiser, loop.unconditional):
-            if isinstance(one, StaticDenoiser):
-                one.release()
+    parts = (loop.reader,) if isinstance(loop, Writing) else (loop.denoiser, loop.unconditional)
+    for one in parts:
+        if isinstance(one, StaticDenoiser | TextBlockDenoiser | TextReader):
+            one.release()
 
 
 def run_loop(
@@ -240,9 +240,7 @@ def _check_step(model: Qwen3ForCausalLM, step: str, cache: str) -> None:
             f"step={step!r} needs cache='prefix', whose canvas pass has one size; this is "
             f"cache={cache!r} (attention mode {model.config.attention_mode!r})"
         )
-    device = model.model.embed_tokens.weight.device
-    if step == "graph" and device.type != "cuda":
-        raise ValueError(f"step='graph' needs a CUDA device, the model is on {device}")
+    check_device(model, step)
 
 
 def _check_positions(model: Qwen3ForCausalLM, prompt_length: int, config: SamplingConfig) -> None:

@@ -8,8 +8,10 @@ in memory. Prefill and the vocabulary, whose sizes change, stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from types import FunctionType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,17 +22,26 @@ from llava.diffusion.result import Counters
 from llava.model.decoding.denoisers import Prompt, score
 from llava.model.layers.passes import decode_pass, empty_layers
 
-_MULTIPLE = 64
+Result = TypeVar("Result")
+MULTIPLE = 64
+"""Columns of a cache are padded to a multiple of this."""
 _KEPT = 4
 _WARM_UP = 3
 """Runs before a recording, in which libraries choose their kernels and take their memory."""
 
 
-def compiled(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    return torch.compile(function, fullgraph=True, dynamic=False)
+def compiled(function: Callable[[], Result], backend: str = "inductor") -> Callable[[], Result]:
+    """`function` compiled for the sizes of its tensors.
+
+    Compilations are counted by code object, and torch refuses the ninth: each gets its own.
+    """
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, None, None, function.__closure__
+    )
+    return torch.compile(own, backend=backend, fullgraph=True, dynamic=False)
 
 
-def recorded(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def recorded(function: Callable[[], Result]) -> Callable[[], Result]:
     """A CUDA graph of `function`, whose inputs and output stay where they are in memory."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -42,11 +53,18 @@ def recorded(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
     with torch.cuda.graph(graph):
         output = function()
 
-    def replay() -> Tensor:
+    def replay() -> Result:
         graph.replay()
         return output
 
     return replay
+
+
+def check_device(model: Qwen3ForCausalLM, how: str) -> None:
+    """ValueError for a CUDA graph of a model that is not on a GPU."""
+    device = model.model.embed_tokens.weight.device
+    if how == "graph" and device.type != "cuda":
+        raise ValueError(f"step='graph' needs a CUDA device, the model is on {device}")
 
 
 class StaticStep:
@@ -88,31 +106,25 @@ class StaticStep:
         self.mask.copy_((real | canvas)[:, None, None])
 
 
-Size = tuple[int, int, int, str]
-"""Batch, columns of the prefix, length of the canvas, how it is run."""
-
-
 @dataclass
 class StepPool:
     """Steps that wait for the next decode of their size: recording takes longer than a report.
 
-    Each holds the keys and values of its prefixes, so only the last few are kept.
+    Each holds keys and values (`StaticStep`, `static_text.TextPasses`), so only the last few are
+    kept. idle: (size, step); a size says all by which a step fits a batch.
     """
 
-    idle: list[tuple[Size, StaticStep]] = field(default_factory=list)
+    idle: list[tuple[Hashable, Any]] = field(default_factory=list)
 
-    def take(
-        self, model: Qwen3ForCausalLM, batch: int, prefix: int, length: int, how: str
-    ) -> StaticStep:
-        width = -(-prefix // _MULTIPLE) * _MULTIPLE
-        for index, (size, _) in enumerate(self.idle):
-            if size == (batch, width, length, how):
+    def take(self, size: Hashable, make: Callable[[], Result]) -> Result:
+        """An idle step of this size, or a new one."""
+        for index, (own, _) in enumerate(self.idle):
+            if own == size:
                 return self.idle.pop(index)[1]
-        return StaticStep(model, batch, width, length, how)
+        return make()
 
-    def give_back(self, step: StaticStep, how: str) -> None:
-        (batch, length), width = step.tokens.shape, step.layers[0][0].shape[2]
-        self.idle = [*self.idle, ((batch, width, length, how), step)][-_KEPT:]
+    def give_back(self, size: Hashable, step: Any) -> None:
+        self.idle = [*self.idle, (size, step)][-_KEPT:]
 
 
 @dataclass(frozen=True)
@@ -165,15 +177,21 @@ class StaticDenoiser:
     def release(self) -> None:
         """Let the next decode have the step."""
         if self.holder.step is not None:
-            self.model.step_pool.give_back(self.holder.step, self.how)
+            length = self.holder.step.tokens.shape[1]
+            self.model.step_pool.give_back(self._size(length), self.holder.step)
             self.holder.step = None
 
     def _take(self, length: int) -> StaticStep:
-        batch, prefix = self.prompt.embeds.shape[:2]
-        step = self.model.step_pool.take(self.model, batch, prefix, length, self.how)
+        size = self._size(length)
+        step = self.model.step_pool.take(size, lambda: StaticStep(self.model, *size))
         step.load(self.prompt, self.cache)
         self.holder.step = step
         return step
+
+    def _size(self, length: int) -> tuple[int, int, int, str]:
+        """Batch, columns of the prefix, length of the canvas, how it is run."""
+        batch, prefix = self.prompt.embeds.shape[:2]
+        return batch, -(-prefix // MULTIPLE) * MULTIPLE, length, self.how
 
 
 @dataclass

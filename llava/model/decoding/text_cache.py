@@ -88,8 +88,7 @@ class TextCache:
         batch, count, _ = tokens.shape
         used = self.prompt.embeds.shape[1] + int(self.written.max())
         past = tuple((key[:, :, :used], value[:, :, :used]) for key, value in self.layers)
-        seen = self.real[:, None, :used].expand(-1, count, -1)
-        mask = torch.cat([seen, visible.expand(batch, -1, -1)], dim=2)[:, None]
+        mask = self.mask(self.real[:, :used], visible)[:, None]
         self.counters.add_pass(batch * count)
         self.counters.add_rows(batch * count, used + count, len(self.layers))
         positions = self.prompt.length[:, None] + places
@@ -100,8 +99,20 @@ class TextCache:
         index = torch.arange(int(count.max()), device=count.device)
         row, offset = (index < count[:, None]).nonzero(as_tuple=True)
         column = self.prompt.embeds.shape[1] + self.written[row] + offset
+        self.store(layers, row, offset, column)
+        self.real[row, column] = True
+        self.written = self.written + count
+
+    def store(self, layers: Layers, row: Tensor, offset: Tensor, column: Tensor) -> None:
+        """Copy keys and values at (row, offset) of a `run` to (row, column) of what is kept."""
         for kept, own in zip(self.layers, layers, strict=True):
             for whole, part in zip(kept, own, strict=True):
                 whole[row, :, column] = part[row, :, offset].to(whole.dtype)  # autocast
-        self.real[row, column] = True
-        self.written = self.written + count
+
+    def mask(self, real: Tensor, visible: Tensor) -> Tensor:
+        """Columns of the cache (B, W) and tokens of the pass that its rows see: (B, n, W + n)."""
+        seen = real[:, None].expand(-1, visible.shape[1], -1)
+        return torch.cat([seen, visible.expand(len(real), -1, -1)], dim=2)
+
+    def release(self) -> None:
+        """Give back what is held beyond this decode: nothing here (`static_text`)."""

@@ -16,6 +16,7 @@ from llava.diffusion.cache import Layers
 from llava.diffusion.config import SamplingConfig
 from llava.diffusion.result import Counters
 from llava.model.decoding.denoisers import Prompt, score
+from llava.model.decoding.static_text import start_text_cache
 from llava.model.decoding.text_cache import TextCache
 
 
@@ -30,7 +31,7 @@ class TextReader:
         cls, model: Qwen3ForCausalLM, prompt: Prompt, config: SamplingConfig, counters: Counters
     ) -> TextReader:
         room = config.gen_length + config.block_length  # the last pass may read beyond the limit
-        return cls(TextCache.start(model, prompt, room, counters))
+        return cls(start_text_cache(model, prompt, config, room, counters))
 
     def read(self, tokens: Tensor | None, masks: int) -> TextReading:
         """tokens: (B, n) after the text, or None for the prompt's last token, once more as a query.
@@ -62,6 +63,9 @@ class TextReader:
 
     def join(self, other: TextReader) -> TextReader:
         return replace(self, cache=self.cache.join(other.cache))
+
+    def release(self) -> None:
+        self.cache.release()
 
 
 @dataclass
