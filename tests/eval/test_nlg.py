@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llava.eval.metrics.significance import Draw
 from llava.eval.nlg import java
 from llava.eval.nlg import scores as nlg
-from llava.eval.nlg.overlap import longest_common_subsequence
+from llava.eval.nlg.cider import cider
+from llava.eval.nlg.ngrams import count_pairs
+from llava.eval.nlg.overlap import bleu, longest_common_subsequence
 
 pytest.importorskip("pycocoevalcap", reason="the report metrics need the extra `eval`")
 
@@ -299,3 +301,47 @@ def test_the_longest_common_subsequence_is_the_packages(first, second):
     from pycocoevalcap.rouge.rouge import my_lcs
 
     assert longest_common_subsequence(first, second) == my_lcs(first, second)
+
+
+_TEXTS = st.lists(st.sampled_from(["a", "b", "c", "d", "."]), max_size=12).map(" ".join)
+
+
+@given(st.lists(st.tuples(_TEXTS, _TEXTS), min_size=1, max_size=8))
+def test_every_report_has_the_bleu_counts_and_the_cider_of_the_package(pairs):
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+    from pycocoevalcap.cider.cider import Cider
+
+    references, hypotheses = zip(*pairs, strict=True)
+    assume(any(references))  # the package fails where no reference has a word
+    gold, said = ({i: [text] for i, text in enumerate(t)} for t in (references, hypotheses))
+    _, expected = Cider().compute_score(gold, said)
+    counted = count_pairs(references, hypotheses)
+    assert cider(counted).rows[:, 0] == pytest.approx(expected, abs=1e-9)
+    cooked = [cook_test(text, cook_refs([of])) for of, text in pairs]
+    assert bleu(counted)["BLEU-4"].rows.tolist() == [
+        [c["testlen"], c["reflen"][0], *c["correct"], *c["guess"]] for c in cooked
+    ]
+
+
+@given(st.lists(st.tuples(_TEXTS, _TEXTS), min_size=1, max_size=6), st.data())
+def test_cider_of_a_draw_is_that_of_the_reports_drawn(pairs, data):
+    times = st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs))
+    weights = data.draw(times.filter(any))
+    drawn = [pair for pair, weight in zip(pairs, weights, strict=True) for _ in range(weight)]
+    whole = cider(count_pairs(*zip(*drawn, strict=True)))
+    found = cider(count_pairs(*zip(*pairs, strict=True)))
+    draw = Draw(np.array([weights], dtype=np.float64))
+    assert found.resampled(draw) == pytest.approx([whole.value()], abs=1e-9)
+
+
+def test_several_meteor_processes_count_what_one_counts(runtime, monkeypatch):
+    references, hypotheses = ([*texts, *texts, texts[0]] for texts in (REFERENCES, HYPOTHESES))
+    alone = java.meteor(runtime, references, hypotheses)
+    started = []
+    one = java._meteor
+    monkeypatch.setattr(java, "_meteor", lambda *share: started.append(share) or one(*share))
+    monkeypatch.setattr(java, "_cores", lambda: 2)
+    monkeypatch.setattr(java, "_PAIRS_A_PROCESS", 2)
+    assert java.meteor(runtime, references, hypotheses).tolist() == alone.tolist()
+    assert sorted(len(references) for _, references, _ in started) == [3, 4]
+    assert alone[0].tolist() == alone[3].tolist() != alone[1].tolist()

@@ -3,7 +3,7 @@
     predictions -> statistics() -> values and intervals -> Scored
                                 -> `significance.compare_metrics` of two runs
 
-Word overlap under both text protocols (`nlg`), clinical F1 under both policies for uncertain
+Word overlap under every text protocol (`nlg`), clinical F1 under both policies for uncertain
 statements (`clinical`). Texts are tokenised once and labelled once.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -102,15 +103,18 @@ def statistics(
     """What `Scored` and the comparison of two runs are made of; as `score_predictions`."""
     gold = [prediction.reference for prediction in predictions]
     said = [prediction.prediction for prediction in predictions]
-    measured = nlg.measure(gold, said, progress=progress)
+    labels: dict[str, list[int]] = {}
+    # METEOR counts in processes of its own; meanwhile this one reads the findings.
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(nlg.measure, gold, said, progress=progress)
+        gold_labels, said_labels = _labels(gold, labels), _labels(said, labels)
+        progress("findings labelled")
+        measured = job.result()
     metrics = {
         f"{protocol}/{name}": metric
         for protocol, part in measured.items()
         for name, metric in part.metrics.items()
     }
-    labels: dict[str, list[int]] = {}
-    gold_labels, said_labels = _labels(gold, labels), _labels(said, labels)
-    progress("findings labelled")
     clinical = {}
     for policy in POLICIES:
         sides = _positive(gold_labels, policy), _positive(said_labels, policy)

@@ -2,26 +2,25 @@
 
 CIDEr weighs an n-gram by how rare it is among the references, so a resampled corpus weighs it
 anew: the rareness, the lengths of the vectors and their products are sums over n-grams, kept here
-as sparse matrices and multiplied by the new weights, all draws at once. Counting is
-pycocoevalcap's; the formula is that of its `CiderScorer` (CIDEr-D, arXiv 1411.5726, sec. 3 and 4).
+as sparse matrices and multiplied by the new weights, all draws at once. The values equal those of
+pycocoevalcap's `CiderScorer` (CIDEr-D, arXiv 1411.5726, sec. 3 and 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llava.eval.metrics.significance import Additive, Array, Draw, divide, ratio
+from llava.eval.nlg.ngrams import Counts, PairCounts
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_ORDERS = 4
 _SIGMA = 6.0
-_Counts = Mapping[tuple[str, ...], float]
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,14 @@ class Cider(Additive):
         return replace(self, rows=self.rows[order], orders=orders, penalty=self.penalty[order])
 
 
-def cider(references: Sequence[str], hypotheses: Sequence[str]) -> Cider:
-    """Of tokenised texts, words joined by spaces; sample i is hypothesis i against reference i."""
-    from pycocoevalcap.cider.cider_scorer import precook
-
-    gold = [precook(text, _ORDERS) for text in references]
-    said = [precook(text, _ORDERS) for text in hypotheses]
-    orders = tuple(_order(gold, said, length) for length in range(1, _ORDERS + 1))
+def cider(pairs: PairCounts) -> Cider:
+    """The metric of counted pairs; its `rows` equal the scores of pycocoevalcap's `Cider`."""
+    orders = tuple(_order(counts, len(pairs)) for counts in pairs.orders)
     # The scorer's "length" of a text is its number of bigrams.
-    apart = np.array([_bigrams(s) - _bigrams(g) for g, s in zip(gold, said, strict=True)])
+    apart = np.maximum(pairs.said_length - 1, 0) - np.maximum(pairs.gold_length - 1, 0)
     penalty = np.exp(-(apart**2) / (2 * _SIGMA**2))
-    scores = _scores(orders, penalty, np.ones((1, len(gold))))
-    return Cider(np.column_stack([scores, np.ones(len(gold))]), ratio, orders, penalty)
+    scores = _scores(orders, penalty, np.ones((1, len(pairs))))
+    return Cider(np.column_stack([scores, np.ones(len(pairs))]), ratio, orders, penalty)
 
 
 def _scores(orders: Sequence[_Order], penalty: Array, weights: Array) -> Array:
@@ -86,37 +81,23 @@ def _scores(orders: Sequence[_Order], penalty: Array, weights: Array) -> Array:
     return 10.0 / len(orders) * penalty[:, None] * total
 
 
-def _order(gold: Sequence[_Counts], said: Sequence[_Counts], length: int) -> _Order:
+def _order(counts: Counts, n: int) -> _Order:
     from scipy.sparse import csr_matrix
 
     # What no reference holds is equally rare for all: one common column, number 0.
-    columns: dict[tuple[str, ...], int] = {}
-    for counts in gold:
-        for gram in counts:
-            if len(gram) == length:
-                columns.setdefault(gram, len(columns) + 1)
-    entries = [
-        (row, columns.get(gram, 0), g.get(gram, 0), s.get(gram, 0))
-        for row, (g, s) in enumerate(zip(gold, said, strict=True))
-        for gram in {**g, **s}
-        if len(gram) == length
-    ]
-    table = np.array(entries, dtype=np.float64).reshape(-1, 4)
-    place = (table[:, 0].astype(int), table[:, 1].astype(int))
-    in_gold, in_said = table[:, 2], table[:, 3]
+    n_grams = int(counts.gram.max(initial=-1)) + 1
+    in_any = np.bincount(counts.gram, counts.gold, minlength=n_grams) > 0
+    columns = np.where(in_any, np.cumsum(in_any), 0)[counts.gram]
+    shape = (n, int(in_any.sum()) + 1)
 
     def sparse(values: Array) -> csr_matrix:
-        matrix = csr_matrix((values, place), shape=(len(gold), len(columns) + 1))
+        matrix = csr_matrix((values, (counts.sample, columns)), shape=shape)
         matrix.eliminate_zeros()
         return matrix
 
     return _Order(
-        product=sparse(np.minimum(in_gold, in_said) * in_gold),
-        gold=sparse(in_gold**2),
-        said=sparse(in_said**2),
-        in_reference=sparse((in_gold > 0).astype(np.float64)),
+        product=sparse(np.minimum(counts.gold, counts.said) * counts.gold),
+        gold=sparse(counts.gold**2),
+        said=sparse(counts.said**2),
+        in_reference=sparse((counts.gold > 0).astype(np.float64)),
     )
-
-
-def _bigrams(counts: _Counts) -> float:
-    return sum(count for gram, count in counts.items() if len(gram) == 2)

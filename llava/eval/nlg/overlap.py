@@ -1,9 +1,9 @@
 """BLEU, ROUGE-L and METEOR as per-sample statistics, and their corpus formulas on sums of them.
 
-    tokenised pairs -> counts per sample (pycocoevalcap, METEOR 1.5) -> Additive
+    tokenised pairs -> counts per sample (`ngrams`, METEOR 1.5) -> Additive
 
-The counting is the packages' own; summed over all samples the formulas give the packages' own
-corpus scores, and summed over a resampled corpus they give that corpus' score.
+Summed over all samples the formulas give the corpus scores of pycocoevalcap, and summed over a
+resampled corpus they give that corpus' score.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 
 from llava.eval.metrics.significance import Additive, Array, divide, mean_of
 from llava.eval.nlg import java
+from llava.eval.nlg.ngrams import ORDERS, PairCounts
 
-_ORDERS = 4
 _SMALL, _TINY = 1e-9, 1e-15
 """What pycocoevalcap adds below and above BLEU's fractions."""
 
@@ -30,22 +30,22 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MODULE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 
 
-def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Additive]:
-    """BLEU-1 to BLEU-4 of tokenised texts."""
-    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-
-    pairs = zip(references, hypotheses, strict=True)
-    cooked = [cook_test(said, cook_refs([gold], n=_ORDERS), n=_ORDERS) for gold, said in pairs]
-    rows = np.array(
-        [[c["testlen"], c["reflen"][0], *c["correct"], *c["guess"]] for c in cooked], dtype=float
-    )
-    orders = range(1, _ORDERS + 1)
+def bleu(pairs: PairCounts) -> dict[str, Additive]:
+    """BLEU-1 to BLEU-4 of counted pairs."""
+    orders = range(1, ORDERS + 1)
+    correct = [
+        np.bincount(c.sample, np.minimum(c.gold, c.said), minlength=len(pairs))
+        for c in pairs.orders
+    ]
+    guessed = [np.maximum(pairs.said_length - order + 1, 0) for order in orders]
+    rows = np.column_stack([pairs.said_length, pairs.gold_length, *correct, *guessed])
+    rows = rows.astype(np.float64)
     return {f"BLEU-{order}": Additive(rows, partial(_bleu, order=order)) for order in orders}
 
 
 def _bleu(totals: Array, order: int) -> Array:
     said, gold = totals[:, 0], totals[:, 1]
-    correct, guessed = totals[:, 2 : 2 + order], totals[:, 2 + _ORDERS : 2 + _ORDERS + order]
+    correct, guessed = totals[:, 2 : 2 + order], totals[:, 2 + ORDERS : 2 + ORDERS + order]
     precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1 / order)
     length_ratio = (said + _TINY) / (gold + _SMALL)
     return precision * np.exp(np.minimum(0.0, 1 - 1 / length_ratio))

@@ -35,6 +35,7 @@ import numpy as np
 from llava.eval.metrics.significance import Additive
 from llava.eval.nlg import java
 from llava.eval.nlg.cider import cider
+from llava.eval.nlg.ngrams import count_pairs
 from llava.eval.nlg.overlap import bleu, meteor, rouge_l, sentence_bleu_2
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
@@ -120,8 +121,8 @@ def measure(
 ) -> dict[str, Measured]:
     """The statistics of every sample, in the order given, under each protocol.
 
-    progress: called with the name of each step that ends. METEOR, the longest, runs parallel to
-    the rest. Raises ValueError as `score_corpus`.
+    progress: called with the name of each step that ends. METEOR, the longest, runs in parallel
+    with the rest. Raises ValueError as `score_corpus`.
     """
     _check(references, hypotheses)
     runtime = java.find_java()
@@ -206,12 +207,12 @@ def _overlap(protocol: str, tokens: _Tokens) -> dict[str, Additive]:
     gold, said = tokens.gold, tokens.said
     if protocol == REXRANK:
         return {"BLEU-2": sentence_bleu_2(gold, said)}
-    return {**bleu(gold, said), "ROUGE-L": rouge_l(gold, said), "CIDEr": cider(gold, said)}
+    pairs = count_pairs(gold, said)
+    return {**bleu(pairs), "ROUGE-L": rouge_l(gold, said), "CIDEr": cider(pairs)}
 
 
 def _meteor(runtime: Path | None, parts: Mapping[str, _Tokens]) -> dict[str, Additive]:
-    """By protocol, from a single start of METEOR, which takes seconds, over the pairs that differ;
-    empty without Java."""
+    """By protocol, each distinct pair of all protocols counted once; empty without Java."""
     if not runtime:
         return {}
     pairs = {name: list(zip(part.gold, part.said, strict=True)) for name, part in parts.items()}
