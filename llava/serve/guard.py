@@ -167,9 +167,11 @@ class Guard:
             return
         chunks: list[bytes] = []
         try:
-            await asyncio.wait_for(self._read(chunks, receive), self.limits.seconds)
-            data = b"".join(chunks)
             is_json = headers["content-type"].lower().startswith("application/json")
+            longest = self.limits.json_text if is_json else self.limits.body
+            reading = self._read(chunks, receive, longest)
+            await asyncio.wait_for(reading, self.limits.seconds)
+            data = b"".join(chunks)
             if is_json and (data or scope["method"] == "POST"):
                 scope[PARSED] = parse_json(data, self.limits)
             messages = [{"type": "http.request", "body": data, "more_body": False}]
@@ -185,8 +187,10 @@ class Guard:
         finally:
             self.held -= sum(map(len, chunks))
 
-    async def _read(self, chunks: list[bytes], receive: Receive) -> None:
-        size, more = 0, True
+    async def _read(self, chunks: list[bytes], receive: Receive, longest: int) -> None:
+        """The body, up to its limit. longest: bytes that may follow one another without a quote:
+        an image that is too large is refused while it arrives, before it is parsed or decoded."""
+        size, run, more = 0, 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -196,6 +200,11 @@ class Guard:
             chunks.append(chunk)
             if size > self.limits.body:
                 raise self._too_large()
+            first = chunk.find(b'"')
+            if run + (len(chunk) if first < 0 else first) > longest:
+                message = f"a text of the JSON is longer than {longest} bytes; an image may have "
+                raise Refused(413, f"{message}{self.limits.image_bytes} bytes: make it smaller")
+            run = run + len(chunk) if first < 0 else len(chunk) - chunk.rfind(b'"') - 1
             if self.held > _BUFFERED_BODIES * self.limits.body:
                 raise Refused(503, "too many large requests at once; try again later")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from llava.constants import IMAGE_PLACEHOLDER, QUESTION
 from llava.serve.answers import Answers, new_id, sse
@@ -54,7 +54,7 @@ class Part(Body):
 class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
     role: Literal["user", "system", "assistant", "developer", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], FailFast()] | None = None
 
 
 class ChatIn(BaseModel):
@@ -62,7 +62,7 @@ class ChatIn(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1)]
     stream: bool | None = False
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

@@ -55,6 +55,11 @@ class Limits:
     depth: int = 24
     seconds: float = 60.0
 
+    @property
+    def json_text(self) -> int:
+        """Bytes of the longest text of a JSON: an image in base64, its slashes escaped or not."""
+        return self.image_bytes * 17 // 12 + 1024
+
     def shown(self) -> dict[str, int]:
         """Those that a page asks for."""
         names = ("images", "image_bytes", "pixels", "text", "gap_tokens", "queue")

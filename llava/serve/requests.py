@@ -38,7 +38,7 @@ ROLES = {
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ACTIVE = re.compile(
-    r"<\s*/?\s*(?:script|iframe|object|embed|img|svg|style|link|meta|html|body|form)\b"
+    r"<\s*+(?:/\s*+)?(?:script|iframe|object|embed|img|svg|style|link|meta|html|body|form)\b"
     r"|javascript:",
     re.IGNORECASE,
 )
@@ -58,22 +58,20 @@ class Reader:
         self, body: ReportIn, sampling: SamplingConfig, uploads: Sequence[bytes] = ()
     ) -> Request:
         """uploads: of a multipart request, whose images come as bytes."""
-        self.check_images(len(body.images) + len(uploads))
+        count = len(body.images) + len(uploads)
+        self.check_images(count)
+        roles = [one.role for one in body.images] + (body.roles or [None] * len(uploads))
+        if len(roles) != count:
+            message = f"{len(body.roles)} roles for {len(uploads)} uploaded images; give one each"
+            raise Refused(422, message, "roles")
+        # Text before images: what is wrong with it is said before anything is decoded.
+        prompt, template = self._prompt(body.context, roles), self._template(body.template)
         opened = [
             self.image(one.data, f"images.{place}.data", one.window)
             for place, one in enumerate(body.images)
         ]
         opened += [self.picture(data, f"images.{i}") for i, data in enumerate(uploads)]
-        roles = [one.role for one in body.images] + (body.roles or [None] * len(uploads))
-        if len(roles) != len(opened):
-            message = f"{len(body.roles)} roles for {len(uploads)} uploaded images; give one each"
-            raise Refused(422, message, "roles")
-        return Request(
-            tuple(one.image for one in opened),
-            self._prompt(body.context, roles),
-            body.seed or 0,
-            self._template(body.template),
-        )
+        return Request(tuple(one.image for one in opened), prompt, body.seed or 0, template)
 
     def sampling(self, given: Mapping[str, Any], has_template: bool) -> SamplingConfig:
         """The settings of a request over the server's own."""
