@@ -150,13 +150,12 @@ def _check_dicom(dataset: Dataset, where: str, pixels: int | None) -> None:
 def _check_elements(dataset: Dataset, where: str) -> None:
     """Raises ImageError when a description of the pixels is so long that taking it apart would
     take seconds."""
-    for tag in dataset.keys():
-        if tag.group == _PIXEL_GROUP:
-            value = dataset.get_item(tag).value
-            if isinstance(value, bytes) and len(value) > _LONGEST_ELEMENT:
-                raise ImageError(
-                    f"{where}: element {tag} has {len(value)} bytes; at most {_LONGEST_ELEMENT}"
-                )
+    for tag, element in dataset.items():  # as they are in the file
+        raw = element.value if tag.group == _PIXEL_GROUP else None
+        if isinstance(raw, bytes) and len(raw) > _LONGEST_ELEMENT:
+            raise ImageError(
+                f"{where}: element {tag} has {len(raw)} bytes; at most {_LONGEST_ELEMENT}"
+            )
 
 
 def _check_frame(dataset: Dataset, where: str, pixels: int | None) -> None:

@@ -200,13 +200,22 @@ class Guard:
             chunks.append(chunk)
             if size > self.limits.body:
                 raise self._too_large()
-            first = chunk.find(b'"')
-            if run + (len(chunk) if first < 0 else first) > longest:
+            run, longest_here = _runs(run, chunk)
+            if longest_here > longest:
                 message = f"a text of the JSON is longer than {longest} bytes; an image may have "
                 raise Refused(413, f"{message}{self.limits.image_bytes} bytes: make it smaller")
-            run = run + len(chunk) if first < 0 else len(chunk) - chunk.rfind(b'"') - 1
             if self.held > _BUFFERED_BODIES * self.limits.body:
                 raise Refused(503, "too many large requests at once; try again later")
+
+
+def _runs(before: int, chunk: bytes) -> tuple[int, int]:
+    """Bytes since the last quote, and the longest run of bytes without one at either end of the
+    chunk. before: bytes since the last quote before it."""
+    first = chunk.find(b'"')
+    if first < 0:
+        return before + len(chunk), before + len(chunk)
+    after = len(chunk) - chunk.rfind(b'"') - 1
+    return after, max(before + first, after)
 
 
 def _host_name(host: str) -> str:

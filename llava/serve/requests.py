@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 from llava.data.prompt import CONTEXT_FIELDS, PRIOR_FIELD, human_turn
-from llava.diffusion.config import SamplingConfig, check_keys
+from llava.diffusion.config import SamplingConfig, check_keys, resolve_decoder
 from llava.images.loading import OpenedImage, Window, open_image
 from llava.model.checkpoint import check_sampling
 from llava.serve.bodies import MOST_SEED, ReportIn, WindowIn
@@ -83,6 +83,7 @@ class Reader:
             check_keys("generation setting", given, [one.name for one in fields(SamplingConfig)])
             found = replace(self.defaults, **changed)
             check_sampling(self.writer.model.config.to_dict(), found)
+            resolve_decoder(found, self.writer.model.config.attention_mode, has_template)
         except (ValueError, TypeError) as error:
             raise Refused(422, brief(error, 400), "sampling") from error
         if found.gen_length > self.limits.gen_length:
