@@ -26,6 +26,24 @@ def png_claiming(width, height):
     return bytes(data)
 
 
+def jpeg_of_scans(count):
+    """Each scan is one more pass over the whole picture."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + scan * count + data[-2:]
+
+
+def png_of_chunks(count):
+    """Many empty chunks before the picture."""
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, "PNG")
+    data, kind = file.getvalue(), b"noTe"
+    chunk = bytes(4) + kind + zlib.crc32(kind).to_bytes(4, "big")
+    return data[:33] + chunk * count + data[33:]
+
+
 def report(picture, **changes):
     return {"images": [{"data": picture}], **changes}
 
@@ -50,6 +68,8 @@ BODIES = {
     "a DICOM cut off": lambda p, limits: report(b64(bytes(128) + b"DICM")),
     "a picture of 10 GB": lambda p, limits: report(b64(png_claiming(100_000, 100_000))),
     "a picture without width": lambda p, limits: report(b64(png_claiming(0, 4))),
+    "a JPEG of many scans": lambda p, limits: report(b64(jpeg_of_scans(500))),
+    "a PNG of many chunks": lambda p, limits: report(b64(png_of_chunks(100_000))),
     "a path": lambda p, limits: report("/etc/passwd"),
     "a path upwards": lambda p, limits: report("../../../../etc/passwd"),
     "a file address": lambda p, limits: report("file:///etc/passwd"),

@@ -127,8 +127,9 @@ def server(args: argparse.Namespace):
             raise SystemExit(f"the server did not start; run: {' '.join(command)}")
         yield process, line.split(" at ")[1].split()[0], time.monotonic() - began
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:  # the test failed, or the server does not end by itself
+            process.kill()
+            process.wait()
 
 
 def ask(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class Counters:
         self.key_rows += rows
         self.value_rows += rows
 
+    def add_read(self, rows: int, keys: int) -> None:
+        """`rows` of the last layer whose keys and values are counted already (`add_prefix`)."""
+        self.layer_rows += rows
+        self.pairs += rows * keys
+
     def add_pass(self, tokens: int) -> None:
         """One pass of the language model over this many tokens."""
         self.passes += 1

@@ -16,6 +16,7 @@ from PIL import Image
 
 from llava.images.dicom_values import Window, display_values
 from llava.images.rgb import ImageError, check_size, grey_to_rgb
+from llava.images.uploads import check_scans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,12 @@ HEAD = 132
 """Bytes that `looks_like_dicom` needs: the preamble and its mark."""
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 """The group that a file without preamble begins with: file meta information, or identification."""
+
+_PIXEL_GROUP = 0x0028
+_LONGEST_ELEMENT = 512 << 10
+"""Bytes of an element that says how pixels are shown; the longest are lookup tables."""
+_ITEM = b"\xfe\xff\x00\xe0"
+_PIECES = 10_000
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -122,6 +129,7 @@ def _check_dicom(dataset: Dataset, where: str, pixels: int | None) -> None:
 
     if "PixelData" not in dataset:
         raise ImageError(f"{where} is a DICOM file without a picture (no Pixel Data)")
+    _check_elements(dataset, where)
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise ImageError(f"{where} has {dataset.NumberOfFrames} frames; export one as its own file")
     check_size(dataset.Columns, dataset.Rows, where, pixels)
@@ -135,6 +143,38 @@ def _check_dicom(dataset: Dataset, where: str, pixels: int | None) -> None:
             f"{where} is compressed as {syntax.name}, for which no codec is installed; "
             f"any of these will do: {'; '.join(decoder.missing_dependencies)}"
         )
+    if syntax.is_compressed:
+        _check_frame(dataset, where, pixels)
+
+
+def _check_elements(dataset: Dataset, where: str) -> None:
+    """Raises ImageError when a description of the pixels is so long that taking it apart would
+    take seconds."""
+    for tag, element in dataset.items():  # as they are in the file
+        raw = element.value if tag.group == _PIXEL_GROUP else None
+        if isinstance(raw, bytes) and len(raw) > _LONGEST_ELEMENT:
+            raise ImageError(
+                f"{where}: element {tag} has {len(raw)} bytes; at most {_LONGEST_ELEMENT}"
+            )
+
+
+def _check_frame(dataset: Dataset, where: str, pixels: int | None) -> None:
+    """Raises ImageError for a compressed frame that is larger than Rows and Columns may be, or
+    is cut into too many pieces. One that Pillow cannot open is left to its codec."""
+    from pydicom.encaps import get_frame
+
+    pieces = dataset.PixelData.count(_ITEM)
+    if pieces > _PIECES:
+        raise ImageError(f"{where}: its frame is cut into {pieces} pieces; at most {_PIECES}")
+    data = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if data.startswith(b"\xff\xd8"):
+        check_scans(data, where)
+    try:
+        frame = Image.open(io.BytesIO(data))
+    except (*_UNREADABLE, SyntaxError):
+        return
+    with frame:
+        check_size(*frame.size, where, pixels)
 
 
 def _decode(dataset: Dataset, where: str) -> np.ndarray:

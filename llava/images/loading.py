@@ -8,7 +8,6 @@ for the tower's (V, 3, H, W), one picture as the views of its `layout`.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from llava.images.dicom import HEAD, looks_like_dicom, read_dicom
 from llava.images.dicom_values import Window
 from llava.images.layout import ImageLayout
 from llava.images.rgb import ImageError, read_picture, to_rgb
+from llava.images.uploads import Upload, check_scans
 
 if TYPE_CHECKING:
     import torch
@@ -110,10 +110,13 @@ def open_image(
     where: how an error names it. pixels: how many it may have, by default Pillow's limit.
     window: of a DICOM, in place of its own. Raises ImageError.
     """
+    upload = Upload(data, where)
     if looks_like_dicom(data[:HEAD]):
-        image, shown = read_dicom(io.BytesIO(data), where, pixels, window)
+        image, shown = read_dicom(upload, where, pixels, window)
         return OpenedImage(image, "DICOM", shown)
-    return OpenedImage(*read_picture(io.BytesIO(data), where, pixels))
+    if data.startswith(_PICTURE_MARKS[0]):
+        check_scans(data, where)
+    return OpenedImage(*read_picture(upload, where, pixels))
 
 
 def looks_like_image(file: Path) -> bool:

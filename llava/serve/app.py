@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,9 +17,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from llava.data.prompt import CONTEXT_FIELDS
-from llava.diffusion.config import DECODERS, SamplingConfig
+from llava.diffusion.config import DECODERS, SamplingConfig, resolve_decoder
+from llava.images.loading import OpenedImage
 from llava.serve import openai, reference
-from llava.serve.answers import Answers, audit, new_id, sse
+from llava.serve.answers import Answers, audit, new_id, sse, to_json
 from llava.serve.asking import Asked, Asker
 from llava.serve.bodies import (
     AuditIn,
@@ -101,7 +103,9 @@ def _add_paths(app: FastAPI, engine: Engine, settings: Settings) -> None:
 
 
 def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
-    created = int(time.time())
+    own = {"id": settings.name, "object": "model", "created": int(time.time())}
+    own["owned_by"] = "local"
+    decoders = _decoders(engine.writer.model.config.attention_mode)
 
     @app.get("/healthz", summary="Whether it takes requests")
     async def health() -> dict[str, Any]:
@@ -110,14 +114,18 @@ def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
 
     @app.get("/v1/models", summary="The one model, in OpenAI's form")
     async def models() -> dict[str, Any]:
-        own = {"id": settings.name, "object": "model", "created": created, "owned_by": "local"}
         return {"object": "list", "data": [own]}
 
-    @app.get("/v1/settings", summary="Defaults, limits, roles of images, named templates")
+    @app.get("/v1/models/{name:path}", summary="The same, by its name")
+    async def model(name: str) -> dict[str, Any]:
+        openai.check_model(name, settings.name)
+        return own
+
+    @app.get("/v1/settings", summary="Defaults, decoders, limits, roles of images, named templates")
     async def shown() -> dict[str, Any]:
         return {
             "model": settings.name,
-            "decoders": list(DECODERS),
+            "decoders": decoders,
             "defaults": asdict(settings.defaults),
             "limits": settings.limits.shown(),
             "context_fields": list(CONTEXT_FIELDS),
@@ -129,6 +137,16 @@ def _add_state(app: FastAPI, engine: Engine, settings: Settings) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(reference.page(app.openapi()))
+
+
+def _decoders(attention_mode: str) -> list[str]:
+    """Those that a checkpoint of this mode can do."""
+    found = []
+    for name in DECODERS:
+        with suppress(ValueError):
+            resolve_decoder(SamplingConfig(decoder=name), attention_mode)
+            found.append(name)
+    return found
 
 
 def _add_reports(app: FastAPI, reader: Reader, answers: Answers, asker: Asker) -> None:
@@ -186,24 +204,14 @@ def _add_helpers(app: FastAPI, reader: Reader, asker: Asker, settings: Settings)
         if uploads:
             content = {"data": "", **content}
         body = validated(PictureIn, {**content, **query})
+        window = body.window()
         if len(uploads) > 1 or bool(uploads) == bool(body.data):
             raise Refused(422, "give one image", "file")
 
         def shown() -> dict[str, Any]:
-            window = body.window()
             if uploads:
-                opened = reader.picture(uploads[0], "file", window)
-            else:
-                opened = reader.image(body.data, "data", window)
-            png = io.BytesIO()
-            opened.image.save(png, "PNG", compress_level=1)
-            return {
-                "png": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),
-                "width": opened.image.width,
-                "height": opened.image.height,
-                "kind": opened.kind,
-                "window": opened.window and opened.window._asdict(),
-            }
+                return _shown(reader.picture(uploads[0], "file", window))
+            return _shown(reader.image(body.data, "data", window))
 
         return JSONResponse(await asker.run(shown))
 
@@ -220,5 +228,20 @@ def _add_helpers(app: FastAPI, reader: Reader, asker: Asker, settings: Settings)
         for name in ("sample_id", "indication", "candidate", "final"):
             if len(getattr(body, name)) > reader.limits.text:
                 raise Refused(422, f"{name} is longer than {reader.limits.text} characters", name)
+        size, most = sum(map(len, body.images)) + len(to_json(body.edits)), reader.limits.log
+        if size > most:
+            raise Refused(413, f"images and edits have {size} characters; at most {most}")
         await asker.run(lambda: log.append(body))
         return {"logged": True}
+
+
+def _shown(opened: OpenedImage) -> dict[str, Any]:
+    png = io.BytesIO()
+    opened.image.save(png, "PNG", compress_level=1)
+    return {
+        "png": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),
+        "width": opened.image.width,
+        "height": opened.image.height,
+        "kind": opened.kind,
+        "window": opened.window and opened.window._asdict(),
+    }

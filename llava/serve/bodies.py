@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -48,8 +48,8 @@ class ReportIn(Body):
     sampling: decoding settings.
     """
 
-    images: list[ImageIn] = []
-    roles: list[str] = []
+    images: Annotated[list[ImageIn], FailFast()] = []
+    roles: Annotated[list[str], FailFast()] = []
     context: dict[str, str] = {}
     template: str | None = None
     sampling: dict[str, Any] = {}
@@ -130,9 +130,9 @@ def validated(model: type[Body], content: Any) -> Any:
     if not isinstance(content, dict):
         raise Refused(422, "the body must be a JSON object")
     try:
-        return TypeAdapter(model).validate_python(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = brief(".".join(map(str, first["loc"])), 80)
         raise Refused(422, f"{place}: {brief(first['msg'], 200)}", place) from error
 

@@ -167,9 +167,11 @@ class Guard:
             return
         chunks: list[bytes] = []
         try:
-            await asyncio.wait_for(self._read(chunks, receive), self.limits.seconds)
-            data = b"".join(chunks)
             is_json = headers["content-type"].lower().startswith("application/json")
+            longest = self.limits.json_text if is_json else self.limits.body
+            reading = self._read(chunks, receive, longest)
+            await asyncio.wait_for(reading, self.limits.seconds)
+            data = b"".join(chunks)
             if is_json and (data or scope["method"] == "POST"):
                 scope[PARSED] = parse_json(data, self.limits)
             messages = [{"type": "http.request", "body": data, "more_body": False}]
@@ -185,8 +187,10 @@ class Guard:
         finally:
             self.held -= sum(map(len, chunks))
 
-    async def _read(self, chunks: list[bytes], receive: Receive) -> None:
-        size, more = 0, True
+    async def _read(self, chunks: list[bytes], receive: Receive, longest: int) -> None:
+        """The body, up to its limit. longest: bytes that may follow one another without a quote:
+        an image that is too large is refused while it arrives, before it is parsed or decoded."""
+        size, run, more = 0, 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -196,8 +200,22 @@ class Guard:
             chunks.append(chunk)
             if size > self.limits.body:
                 raise self._too_large()
+            run, longest_here = _runs(run, chunk)
+            if longest_here > longest:
+                message = f"a text of the JSON is longer than {longest} bytes; an image may have "
+                raise Refused(413, f"{message}{self.limits.image_bytes} bytes: make it smaller")
             if self.held > _BUFFERED_BODIES * self.limits.body:
                 raise Refused(503, "too many large requests at once; try again later")
+
+
+def _runs(before: int, chunk: bytes) -> tuple[int, int]:
+    """Bytes since the last quote, and the longest run of bytes without one at either end of the
+    chunk. before: bytes since the last quote before it."""
+    first = chunk.find(b'"')
+    if first < 0:
+        return before + len(chunk), before + len(chunk)
+    after = len(chunk) - chunk.rfind(b'"') - 1
+    return after, max(before + first, after)
 
 
 def _host_name(host: str) -> str:

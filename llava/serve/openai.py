@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from llava.constants import IMAGE_PLACEHOLDER, QUESTION
 from llava.serve.answers import Answers, new_id, sse
@@ -37,7 +37,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
 }
 """Fields that change nothing at these values, which clients send; at others they are refused."""
-_IGNORED = frozenset({"user", "metadata", "store", "stream_options", "service_tier"})
+_IGNORED = frozenset({"user", "metadata", "store", "service_tier"})
 
 
 class ImageUrl(Body):
@@ -57,13 +57,18 @@ class Message(BaseModel):
     content: str | list[Part] | None = None
 
 
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
 class ChatIn(BaseModel):
     """OpenAI's fields that are understood; others are refused unless they change nothing."""
 
     model_config = ConfigDict(extra="allow")
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1)]
     stream: bool | None = False
+    stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -78,18 +83,23 @@ def router(reader: Reader, asker: Asker, answers: Answers) -> APIRouter:
 
     @api.post("/v1/chat/completions", summary="OpenAI's form of a request")
     async def complete(body: ChatIn, http: Request) -> Any:
-        if body.model != answers.model:
-            message = f"model {brief(body.model, 60)!r} is not here; this is {answers.model!r}"
-            raise Refused(404, message, "model")
+        check_model(body.model, answers.model)
         _check_rest(body.model_extra or {})
         sampling = _sampling(body, reader)
         asked = await asker.ask(lambda: _request(body, reader), sampling, streams=bool(body.stream))
-        chat = _Chat(answers, asked, bool(body.logprobs))
+        wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        chat = _Chat(answers, asked, bool(body.logprobs), wants_usage)
         if body.stream:
             return StreamingResponse(chat.stream(), media_type="text/event-stream")
         return JSONResponse(chat.whole(await asked.result(http)))
 
     return api
+
+
+def check_model(name: str, own: str) -> None:
+    if name != own:
+        message = f"model {brief(name, 60)!r} is not here; this is {own!r}"
+        raise Refused(404, message, "model")
 
 
 def _check_rest(rest: dict[str, Any]) -> None:
@@ -158,8 +168,11 @@ def _prompt(texts: list[str], images: int, reader: Reader) -> str:
 class _Chat:
     """The answer to one request, in chunks or whole."""
 
-    def __init__(self, answers: Answers, asked: Asked, logprobs: bool) -> None:
-        self.answers, self.asked, self.logprobs = answers, asked, logprobs
+    def __init__(
+        self, answers: Answers, asked: Asked, logprobs: bool, wants_usage: bool = False
+    ) -> None:
+        self.answers, self.asked = answers, asked
+        self.logprobs, self.wants_usage = logprobs, wants_usage
         self.head = {
             "id": new_id("chatcmpl"),
             "created": int(time.time()),
@@ -168,7 +181,6 @@ class _Chat:
 
     def whole(self, finished: Finished) -> dict[str, Any]:
         report = finished.report
-        prompt, written = len(self.asked.job.prepared.ids), len(report.token_ids)
         return {
             **self.head,
             "object": "chat.completion",
@@ -180,11 +192,7 @@ class _Chat:
                     "logprobs": self._logprobs(finished),
                 }
             ],
-            "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": written,
-                "total_tokens": prompt + written,
-            },
+            "usage": self._usage(finished),
         }
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -195,6 +203,8 @@ class _Chat:
                 if isinstance(event, Finished):
                     yield self._chunk({"content": event.report.text[len(sent) :]})
                     yield self._chunk({}, _reason(event), self._logprobs(event))
+                    if self.wants_usage:
+                        yield self._event([], usage=self._usage(event))
                     yield sse(None, "[DONE]")
                 elif more := self.answers.settled(event, self.asked.job)[len(sent) :]:
                     sent += more
@@ -206,7 +216,20 @@ class _Chat:
         self, delta: dict[str, str], reason: str | None = None, logprobs: Any = None
     ) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-        return sse(None, {**self.head, "object": "chat.completion.chunk", "choices": [choice]})
+        return self._event([choice])
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        form = {"object": "chat.completion.chunk", "choices": choices}
+        return sse(None, {**self.head, **form, **more})
+
+    def _usage(self, finished: Finished) -> dict[str, int]:
+        """An image counts as one token of the prompt."""
+        prompt, written = len(self.asked.job.prepared.ids), len(finished.report.token_ids)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+        }
 
     def _logprobs(self, finished: Finished) -> dict[str, Any] | None:
         if not self.logprobs:

@@ -1,11 +1,13 @@
 """What the server refuses: its limits, and the one form in which every refusal is answered.
 
-{"error": {"message": ..., "type": ..., "field": ...}} with a 4xx status, or 503
+{"error": {"message", "type", "code", "param", "field"}} with a 4xx status, or 503; OpenAI's form,
+`field` (only where there is one) is the same as `param`
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 RETRY_SECONDS = 2
-_TYPES = {
+_CODES = {
     400: "bad_request",
     401: "unauthorized",
     403: "forbidden",
@@ -30,10 +32,13 @@ _TYPES = {
     408: "timeout",
     413: "too_large",
     415: "unsupported_type",
-    422: "invalid_request",
     421: "wrong_host",
+    422: "invalid_value",
+    500: "server_error",
     503: "unavailable",
 }
+_TYPES = {401: "authentication_error", 403: "permission_error"}
+"""OpenAI's words for kinds of errors; clients read them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Limits:
     """images: in a request. image_bytes, pixels: of one image. text: characters of one field.
     gen_length: canvas. gap_tokens: of one blank. queue: requests that wait. body: bytes of a
     request. marks: commas, colons and brackets of a JSON. depth: of its nesting. seconds: that a
-    request's body may take to arrive."""
+    request's body may take to arrive. log: characters of the images and edits of an entry."""
 
     images: int = 6
     image_bytes: int = 32 << 20
@@ -54,6 +59,12 @@ class Limits:
     marks: int = 50_000
     depth: int = 24
     seconds: float = 60.0
+    log: int = 1_000_000
+
+    @property
+    def json_text(self) -> int:
+        """Bytes of the longest text of a JSON: an image in base64, its slashes escaped or not."""
+        return self.image_bytes * 17 // 12 + 1024
 
     def shown(self) -> dict[str, int]:
         """Those that a page asks for."""
@@ -83,8 +94,9 @@ class Refused(Exception):
 
 
 def error_body(status: int, message: str, field: str | None = None) -> dict[str, Any]:
-    kind = _TYPES.get(status, "invalid_request" if status < 500 else "server_error")
-    own = {"message": message, "type": kind, "code": None, "param": field}
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    code = "model_not_found" if (status, field) == (404, "model") else _CODES.get(status)
+    own = {"message": message, "type": kind, "code": code, "param": field}
     return {"error": own | ({"field": field} if field else {})}
 
 
@@ -143,7 +155,9 @@ def parse_json(data: bytes, limits: Limits) -> Any:
             413, f"the JSON has {marks} commas, colons and brackets; at most {limits.marks}"
         )
     try:
-        found = json.loads(data, parse_constant=_no_constant, parse_int=_whole_number)
+        found = json.loads(
+            data, parse_constant=_no_constant, parse_int=_whole_number, parse_float=_finite
+        )
     except RecursionError as error:
         raise _too_deep(limits) from error
     except ValueError as error:  # UnicodeDecodeError is one
@@ -160,6 +174,12 @@ def _whole_number(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError(f"a number of {len(digits)} digits is too long")
     return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{brief(digits, 20)} is too large for a number")
+    return number
 
 
 def _check_depth(value: Any, limits: Limits) -> None:

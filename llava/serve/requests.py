@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
 from llava.data.prompt import CONTEXT_FIELDS, PRIOR_FIELD, human_turn
-from llava.diffusion.config import SamplingConfig, check_keys
+from llava.diffusion.config import SamplingConfig, check_keys, resolve_decoder
 from llava.images.loading import OpenedImage, Window, open_image
 from llava.model.checkpoint import check_sampling
 from llava.serve.bodies import MOST_SEED, ReportIn, WindowIn
@@ -38,7 +38,7 @@ ROLES = {
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ACTIVE = re.compile(
-    r"<\s*/?\s*(?:script|iframe|object|embed|img|svg|style|link|meta|html|body|form)\b"
+    r"<\s*+(?:/\s*+)?(?:script|iframe|object|embed|img|svg|style|link|meta|html|body|form)\b"
     r"|javascript:",
     re.IGNORECASE,
 )
@@ -58,22 +58,20 @@ class Reader:
         self, body: ReportIn, sampling: SamplingConfig, uploads: Sequence[bytes] = ()
     ) -> Request:
         """uploads: of a multipart request, whose images come as bytes."""
-        self.check_images(len(body.images) + len(uploads))
+        count = len(body.images) + len(uploads)
+        self.check_images(count)
+        roles = [one.role for one in body.images] + (body.roles or [None] * len(uploads))
+        if len(roles) != count:
+            message = f"{len(body.roles)} roles for {len(uploads)} uploaded images; give one each"
+            raise Refused(422, message, "roles")
+        # Text before images: what is wrong with it is said before anything is decoded.
+        prompt, template = self._prompt(body.context, roles), self._template(body.template)
         opened = [
             self.image(one.data, f"images.{place}.data", one.window)
             for place, one in enumerate(body.images)
         ]
         opened += [self.picture(data, f"images.{i}") for i, data in enumerate(uploads)]
-        roles = [one.role for one in body.images] + (body.roles or [None] * len(uploads))
-        if len(roles) != len(opened):
-            message = f"{len(body.roles)} roles for {len(uploads)} uploaded images; give one each"
-            raise Refused(422, message, "roles")
-        return Request(
-            tuple(one.image for one in opened),
-            self._prompt(body.context, roles),
-            body.seed or 0,
-            self._template(body.template),
-        )
+        return Request(tuple(one.image for one in opened), prompt, body.seed or 0, template)
 
     def sampling(self, given: Mapping[str, Any], has_template: bool) -> SamplingConfig:
         """The settings of a request over the server's own."""
@@ -85,6 +83,7 @@ class Reader:
             check_keys("generation setting", given, [one.name for one in fields(SamplingConfig)])
             found = replace(self.defaults, **changed)
             check_sampling(self.writer.model.config.to_dict(), found)
+            resolve_decoder(found, self.writer.model.config.attention_mode, has_template)
         except (ValueError, TypeError) as error:
             raise Refused(422, brief(error, 400), "sampling") from error
         if found.gen_length > self.limits.gen_length:

@@ -114,3 +114,23 @@ def test_the_analytic_flops_are_those_of_the_flop_counter(either_mode, inputs, s
     flops = decoding_flops(either_mode.config, decoded.counters)
     assert flops.total == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert min(flops.vision, flops.layers, flops.attention, flops.head) > 0
+
+
+@torch.no_grad()
+def test_the_last_layer_computes_the_positions_that_are_scored(either_mode, inputs):
+    from llava.diffusion.result import Counters
+    from llava.diffusion.sampler import SamplingConfig
+    from llava.model.decoding.decode import denoisers
+
+    model = either_mode
+    embeds, splice = model.embed_with_images(*inputs)
+    config = SamplingConfig(gen_length=32)
+    denoiser, _ = denoisers(model, embeds, splice.attention_mask, config, Counters())
+    canvas = torch.arange(64).view(2, 32)
+    scored = torch.zeros(2, 32, dtype=torch.bool)
+    scored[0, [3, 9, 30]] = scored[1, [0, 31]] = True
+    with Rows(model.model.layers[-1].mlp) as mlp:
+        logits = denoiser.logits(canvas, scored, torch.zeros(2))
+    assert mlp.rows == 2 * 8
+    everything = denoiser.logits(canvas, torch.ones_like(scored), torch.zeros(2)).view(2, 32, -1)
+    torch.testing.assert_close(logits, everything[scored], rtol=1e-4, atol=1e-5)

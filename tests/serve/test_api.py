@@ -12,32 +12,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from PIL import Image
+from reading import alone, events
 from running import client, running
 
-from llava.constants import ASSISTANT_PROMPT, QUESTION
 from llava.data.prompt import human_turn
 from llava.diffusion.config import SamplingConfig
 from llava.images.loading import open_image
 from llava.serve.lane import Lane
 from llava.writing.writer import Request
-
-SAMPLING = SamplingConfig(gen_length=16)
-
-
-def events(response):
-    """(event, data) of a stream of server-sent events."""
-    found = []
-    for block in response.text.strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.split("\n"))
-        data = fields["data"]
-        found.append((fields.get("event"), data if data == "[DONE]" else json.loads(data)))
-    return found
-
-
-def alone(writer, picture, prompt=ASSISTANT_PROMPT, sampling=SAMPLING, **options):
-    """What the writer gives a single request."""
-    request = Request((open_image(picture, "image").image,), prompt, **options)
-    return writer.write([request], sampling)[0]
 
 
 def test_a_report_has_text_tokens_log_probabilities_and_findings(
@@ -246,46 +228,6 @@ def test_a_draft_is_audited_against_the_report(http):
     assert [one["mark"] for one in answer["sentences"]] == ["denied", "invented", "none"]
 
 
-# ----------------------------------------------------------------- OpenAI's form
-
-
-def chat(picture, **changes):
-    content = [
-        {"type": "text", "text": QUESTION},
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
-    ]
-    return {"model": "tiny", "messages": [{"role": "user", "content": content}], **changes}
-
-
-def test_a_chat_completion_is_the_report(http, serve_writer, picture_bytes, pictures):
-    body = chat(pictures[3], n=1, top_p=1, user="me", logprobs=True)
-    answer = http.post("/v1/chat/completions", json=body).json()
-    report = alone(serve_writer, picture_bytes[3])
-    (choice,) = answer["choices"]
-    assert choice["message"] == {"role": "assistant", "content": report.text}
-    assert choice["finish_reason"] == ("stop" if report.ended else "length")
-    assert answer["usage"]["completion_tokens"] == len(report.token_ids)
-    assert len(choice["logprobs"]["content"]) == len(report.token_ids)
-
-
-@pytest.mark.parametrize("changes", [{}, {"temperature": 1, "seed": 3}, {"stop": ["a", "e "]}])
-def test_the_deltas_of_a_streamed_completion_are_its_text(http, pictures, changes):
-    whole = http.post("/v1/chat/completions", json=chat(pictures[4], **changes)).json()
-    streamed = http.post("/v1/chat/completions", json=chat(pictures[4], stream=True, **changes))
-    *chunks, (_, done) = events(streamed)
-    assert done == "[DONE]"
-    choices = [data["choices"][0] for _, data in chunks]
-    text = "".join(choice["delta"].get("content", "") for choice in choices)
-    assert text == whole["choices"][0]["message"]["content"]
-    assert choices[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
-
-
-def test_max_tokens_makes_the_canvas_shorter_and_never_longer(http, pictures):
-    for limit, tokens in ((4, 4), (1024, 16)):
-        answer = http.post("/v1/chat/completions", json=chat(pictures[0], max_tokens=limit)).json()
-        assert answer["usage"]["completion_tokens"] <= tokens
-
-
 # ----------------------------------------------------------------- the rest
 
 
@@ -297,12 +239,26 @@ def test_what_the_server_is_can_be_asked(http):
     assert settings["limits"]["images"] == 3
     assert "prior_report" in settings["context_fields"]
     assert settings["log"] is False
+    assert settings["decoders"] == ["auto", "canvas"]  # of mode prefix
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/reports", "/v1/chat/completions", "/v1/audit"} <= set(paths)
     docs = http.get("/docs")
     assert "/v1/reports" in docs.text
     assert "<script" not in docs.text
     assert "https://" not in docs.text
+
+
+def test_a_checkpoint_of_mode_block_offers_its_decoders(block_writer, serve_settings, pictures):
+    from llava.serve.app import create_app
+
+    guard = create_app(block_writer, serve_settings)
+    with running(guard) as address, client(address) as own:
+        decoders = own.get("/v1/settings").json()["decoders"]
+        assert decoders == ["auto", "canvas", "blocks", "causal", "speculative"]
+        body = {"images": [{"data": pictures[0]}], "sampling": {"gen_length": 8}}
+        for decoder in decoders:
+            body["sampling"]["decoder"] = decoder
+            assert own.post("/v1/reports", json=body).status_code == 200
 
 
 def test_named_templates_can_be_filled(http, pictures):
@@ -337,10 +293,14 @@ def test_an_edit_is_appended_to_the_log_as_a_row(serve_writer, serve_settings, t
         "seconds": 12.5,
         "edits": [{"kind": "fill"}],
     }
-    guard = create_app(serve_writer, replace(serve_settings, log_dir=tmp_path / "log"))
+    limits = replace(serve_settings.limits, log=1000)
+    settings = replace(serve_settings, log_dir=tmp_path / "log", limits=limits)
+    guard = create_app(serve_writer, settings)
     with running(guard) as address, client(address) as own:
         for _ in range(2):
             assert own.post("/v1/log", json=entry).status_code == 200
+        long = {**entry, "edits": ["x" * 1000]}
+        assert own.post("/v1/log", json=long).status_code == 413
     with (tmp_path / "log" / "drafts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2

@@ -32,7 +32,8 @@ def test_a_bad_report_request_is_refused_with_a_message(http, pictures, name):
     began = time.monotonic()
     answer = http.post("/v1/reports", content=body, headers={"content-type": "application/json"})
     assert time.monotonic() - began < 5  # one second where the machine is not shared
-    check_refusal(answer, 422 if name != "an image too large" else 413)
+    too_large = ("an image too large", "a PNG of many chunks")  # for the tests' small limits
+    check_refusal(answer, 413 if name in too_large else 422)
 
 
 def check_refusal(answer, *statuses):
@@ -52,6 +53,7 @@ def check_refusal(answer, *statuses):
         (b"{", 400),
         (b"\xff\xfe", 400),
         (b'{"images": NaN}', 400),
+        (b'{"images": 1e999}', 400),
         (b'{"seed": 1' + b"0" * 5000 + b"}", 400),
         (b"[" * 50_000, 400),
         (b"[" * 120_000, 413),
@@ -144,6 +146,32 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(http, bomb)
     answer = http.post("/v1/reports", json=report(bomb))
     check_refusal(answer, 422)
     assert "2000 x 2000 pixels" in answer.json()["error"]["message"]
+
+
+def test_a_text_longer_than_an_image_is_refused_while_it_arrives(address):
+    host, begun = address.removeprefix("http://"), b'{"images": [{"data": "'
+    head = f"POST /v1/reports HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    line = raw(address, f"{head}Content-Length: 190000\r\n\r\n".encode() + begun + b"A" * 80_000)
+    assert line.split(b" ")[1] == b"413"  # the body is not there yet
+
+
+def test_images_that_fit_are_not_one_text_too_long(http):
+    image = "A" * (40_000 // 3 * 4)
+    answer = http.post("/v1/reports", json={"images": [{"data": image}, {"data": image}]})
+    check_refusal(answer, 422)  # for what is in them
+    assert "JPEG, PNG or DICOM" in answer.json()["error"]["message"]
+
+
+def test_no_text_takes_long_to_check(serve_writer):
+    from llava.diffusion.config import SamplingConfig
+    from llava.serve.refusals import Limits
+    from llava.serve.requests import Reader
+
+    reader = Reader(serve_writer, Limits(), SamplingConfig())
+    began = time.thread_time()
+    for text in ("<" + " " * 7999, "<" * 8000, "</ " * 2600, "\n" * 8000):
+        assert reader.text(text, "context.indication") == text
+    assert time.thread_time() - began < 0.5  # quadratic in the spaces it takes seconds
 
 
 def test_what_is_wrong_is_named_by_its_field(http, pictures):

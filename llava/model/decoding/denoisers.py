@@ -19,6 +19,9 @@ from llava.model.decoding.shadow import Shadow
 from llava.model.layers.attention import key_mask, ragged
 from llava.model.layers.passes import decode_pass, prefill
 
+_TILE = 8
+"""Positions that the last layer computes at least: matmuls of fewer rows round otherwise."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -103,8 +106,9 @@ class PromptDenoiser:
 
     def logits(self, canvas: Tensor, rows: Tensor, block: Tensor) -> Tensor:
         """canvas: (B, R) ids. rows: (B, R) bool, the positions to score. Returns (M, V)."""
-        hidden = self._pass(canvas)[0][:, -canvas.shape[1] :]
-        return score(self.model, hidden[rows], self.counters)
+        read = _undecided_first(rows)
+        hidden = self._pass(canvas, read=read)[0]
+        return score(self.model, hidden[rows.gather(1, read)], self.counters)
 
     def verify(
         self, canvas: Tensor, rows: Tensor, block: Tensor, checked: Tensor
@@ -128,8 +132,13 @@ class PromptDenoiser:
             cache = self.cache.join(other.cache, prompt.embeds.shape[1])
         return replace(self, prompt=prompt, cache=cache)
 
-    def _pass(self, canvas: Tensor, shadow: Shadow | None = None) -> tuple[Tensor, Tensor]:
-        """Hidden states of the computed rows (B, L, D), the canvas last, and of the shadow's."""
+    def _pass(
+        self, canvas: Tensor, shadow: Shadow | None = None, read: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of the computed rows (B, L, D), the canvas last, and of the shadow's.
+
+        read: (B, M) the only canvas positions that are wanted, then (B, M, D); without a shadow.
+        """
         prompt, layers = self.prompt, self.model.config.num_hidden_layers
         (batch, length), width = canvas.shape, prompt.embeds.shape[1]
         tokens, positions = self.model.model.embed_tokens(canvas), prompt.canvas_positions(length)
@@ -153,7 +162,22 @@ class PromptDenoiser:
             computed += shadow.places.numel()
         self.counters.add_pass(computed)
         columns = width + length + tokens.shape[1] - own
-        self.counters.add_rows(computed, columns, layers)
+        if read is None:
+            self.counters.add_rows(computed, columns, layers)
+        else:
+            self.counters.add_prefix(computed, columns, layers)
+            self.counters.add_read(read.numel(), columns)
         past = None if cache is None else cache.layers
-        hidden, _ = decode_pass(self.model.model, tokens, positions, past, mask)
+        if read is not None:
+            read = read + own - length
+        hidden, _ = decode_pass(self.model.model, tokens, positions, past, mask, read)
         return hidden[:, :own], hidden[:, own:]
+
+
+def _undecided_first(rows: Tensor) -> Tensor:
+    """The positions that a pass has to score, then others: (B, M), M a multiple of 8 if R is.
+
+    rows: (B, R) bool. The last layer is computed for these alone; each row's come in order.
+    """
+    most = max(1, -(-int(rows.sum(dim=1).max()) // _TILE)) * _TILE
+    return (~rows).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]

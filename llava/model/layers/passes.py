@@ -6,7 +6,7 @@ dLLM-Cache in `decoding.interval_cache`; all others are `OverPast`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,10 @@ class LayerWork:
         """
         raise NotImplementedError
 
+    def kept_rows(self, hidden: Tensor, count: int) -> Tensor:
+        """The rows of hidden (..., L, D) that `attend` returned, of which there are `count`."""
+        return hidden[..., hidden.shape[-2] - count :, :]
+
     def feed_forward(self, mlp: nn.Module, hidden: Tensor) -> Tensor:
         """What the MLP adds. hidden: (..., L', D)"""
         return mlp(hidden)
@@ -43,18 +47,32 @@ class OverPast(LayerWork):
     """Rows (B, L, D) over keys and values of earlier passes (if any) and their own.
 
     rope: of the rows. past: (B, G, S, head_dim) each. mask: (B, 1, 1 or L, S + L) bool, or None.
+    read: (B, L') the rows that are read after this layer, of a mask that is the same for every
+    row; None: all.
     """
 
     rope: Rope
     past: KeyValue | None = None
     mask: Tensor | None = None
+    read: Tensor | None = None
 
     def attend(self, attention: nn.Module, hidden: Tensor) -> tuple[Tensor, KeyValue]:
         own = key, value = keys_values(attention, hidden, self.rope)
         if self.past is not None:
             key = torch.cat([self.past[0], key], dim=2)
             value = torch.cat([self.past[1], value], dim=2)
-        return attend_to(attention, hidden, self.rope, key, value, self.mask), own
+        rope = self.rope
+        if self.read is not None:
+            hidden, rope = rows_of(hidden, self.read), tuple(rows_of(x, self.read) for x in rope)
+        return attend_to(attention, hidden, rope, key, value, self.mask), own
+
+    def kept_rows(self, hidden: Tensor, count: int) -> Tensor:
+        return hidden if self.read is None else rows_of(hidden, self.read)
+
+
+def rows_of(values: Tensor, read: Tensor) -> Tensor:
+    """values: (B, L, D). read: (B, L') indices. Returns (B, L', D)."""
+    return values.gather(1, read[..., None].expand(-1, -1, values.shape[-1]))
 
 
 LayerPass = Callable[[nn.Module, Tensor, LayerWork], tuple[Tensor, KeyValue | None]]
@@ -63,7 +81,7 @@ LayerPass = Callable[[nn.Module, Tensor, LayerWork], tuple[Tensor, KeyValue | No
 def layer_pass(layer: nn.Module, hidden: Tensor, work: LayerWork) -> tuple[Tensor, KeyValue | None]:
     """One decoder layer over rows (..., L, D). Returns the rows and what `work` keeps."""
     mixed, kept = work.attend(layer.self_attn, layer.input_layernorm(hidden))
-    hidden = hidden[..., hidden.shape[-2] - mixed.shape[-2] :, :] + mixed
+    hidden = work.kept_rows(hidden, mixed.shape[-2]) + mixed
     return hidden + work.feed_forward(layer.mlp, layer.post_attention_layernorm(hidden)), kept
 
 
@@ -108,15 +126,18 @@ def decode_pass(
     positions: Tensor,
     past: Layers | None = None,
     mask: Tensor | None = None,
+    read: Tensor | None = None,
 ) -> tuple[Tensor, Layers]:
     """All layers over tokens (B, L, D) at positions (B, L), over `past` and one another.
 
-    mask: (B, 1, 1 or L, S + L) bool, or None. Returns hidden states (B, L, D) after the final norm,
-    and the tokens' own keys and values.
+    mask: (B, 1, 1 or L, S + L) bool, or None. read: (B, L') the tokens whose hidden states are
+    wanted, of a mask (B, 1, 1, S + L); None: all. Returns hidden states (B, L', D) after the final
+    norm, and the keys and values of all L tokens.
     """
     rope = body.rotary_emb(tokens, positions)
     pasts = [None] * len(body.layers) if past is None else past
     works = [OverPast(rope, before, mask) for before in pasts]
+    works[-1] = replace(works[-1], read=read)
     hidden, kept = run_layers(body.layers, tokens, works)
     return body.norm(hidden), tuple(kept)
 

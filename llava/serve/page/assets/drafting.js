@@ -74,7 +74,7 @@ async function whole() {
 async function fillIn(report, action) {
   const template = toTemplate(report, settings.limits.gap_tokens);
   const answer = await post({ ...request(), template });
-  if (answer.gaps?.length !== countGaps(report)) throw new Error("The answer has another number of gaps. Try again.");
+  if (answer.gaps?.length !== countGaps(report)) throw new Error("The answer has a different number of gaps. Try again.");
   const filled = fillGaps(report, answer);
   state.candidate ||= answer.text;
   commit(action, filled, Math.max(0, filled.findIndex(isFilled)));

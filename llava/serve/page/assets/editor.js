@@ -151,7 +151,7 @@ function escape() {
 
 export const EDITOR_KEYS = [
   { keys: ["ArrowDown", "j"], words: "next sentence", run: () => moveTo(state.at + 1) },
-  { keys: ["ArrowUp", "k"], words: "sentence before", run: () => moveTo(state.at - 1) },
+  { keys: ["ArrowUp", "k"], words: "previous sentence", run: () => moveTo(state.at - 1) },
   {
     keys: ["ArrowLeft", "ArrowRight"],
     words: "choose a word",

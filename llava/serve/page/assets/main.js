@@ -119,7 +119,7 @@ function newCase() {
 const whenIdle = (run) => () => (state.running ? false : run());
 
 const PAGE_KEYS = [
-  { keys: ["d", "Ctrl+Enter"], words: "draft, or all that is not locked again", run: () => (typing ? endTyping(true) : void draft()) },
+  { keys: ["d", "Ctrl+Enter"], words: "draft; with locked text, redraft the rest", run: () => (typing ? endTyping(true) : void draft()) },
   { keys: ["f"], words: "fill the gaps", run: () => void fill() },
   { keys: ["u", "Ctrl+z"], words: "undo", run: whenIdle(undo) },
   { keys: ["U", "Ctrl+y", "Ctrl+Z"], words: "redo", run: whenIdle(redo) },
