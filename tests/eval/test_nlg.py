@@ -334,14 +334,19 @@ def test_cider_of_a_draw_is_that_of_the_reports_drawn(pairs, data):
     assert found.resampled(draw) == pytest.approx([whole.value()], abs=1e-9)
 
 
-def test_several_meteor_processes_count_what_one_counts(runtime, monkeypatch):
-    references, hypotheses = ([*texts, *texts, texts[0]] for texts in (REFERENCES, HYPOTHESES))
-    alone = java.meteor(runtime, references, hypotheses)
-    started = []
-    one = java._meteor
-    monkeypatch.setattr(java, "_meteor", lambda *share: started.append(share) or one(*share))
-    monkeypatch.setattr(java, "_cores", lambda: 2)
+def test_a_large_corpus_is_divided_among_meteor_processes_and_keeps_its_order(monkeypatch):
+    def one(runtime, references, hypotheses):
+        started.append(len(references))
+        rows = [[len(gold), len(said)] for gold, said in zip(references, hypotheses, strict=True)]
+        return np.pad(np.array(rows, dtype=float), ((0, 0), (0, 21)))
+
+    references, hypotheses = (["x" * i for i in range(n, n + 7)] for n in (0, 10))
+    monkeypatch.setattr(java, "_meteor", one)
     monkeypatch.setattr(java, "_PAIRS_A_PROCESS", 2)
-    assert java.meteor(runtime, references, hypotheses).tolist() == alone.tolist()
-    assert sorted(len(references) for _, references, _ in started) == [3, 4]
-    assert alone[0].tolist() == alone[3].tolist() != alone[1].tolist()
+    for cores, shares in ((1, [7]), (2, [3, 4]), (8, [2, 2, 3])):
+        started = []
+        monkeypatch.setattr(java, "_cores", lambda cores=cores: cores)
+        found = java.meteor(Path("java"), references, hypotheses)
+        assert found[:, 0].tolist() == list(range(7))
+        assert found[:, 1].tolist() == list(range(10, 17))
+        assert sorted(started) == shares
