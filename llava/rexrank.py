@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava.command_line import whole_number
 from llava.constants import CLINICAL_FIELDS, IMAGE_PLACEHOLDER
+from llava.store import read_object, whole_file
 
 if TYPE_CHECKING:
     from llava.diffusion.sampler import SamplingConfig
@@ -50,12 +51,9 @@ def read_studies(path: Path) -> dict[str, dict[str, Any]]:
     """Raises ValueError or FileNotFoundError naming the file, the study and the field."""
     if not path.is_file():
         raise FileNotFoundError(f"--input_json_file {str(path)!r} does not exist")
-    try:
-        studies = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON in UTF-8: {error}") from error
-    if not isinstance(studies, dict) or not studies:
-        raise ValueError(f"{str(path)!r} must be an object of studies by their name")
+    studies = read_object(path)
+    if not studies:
+        raise ValueError(f"{str(path)!r} holds no study; give an object of studies by their name")
     for name, study in studies.items():
         images = study.get("image_path") if isinstance(study, dict) else None
         images = [images] if isinstance(images, str) else images
@@ -184,8 +182,6 @@ def _answer(
     studies: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], path: Path
 ) -> None:
     """Write the studies with the reports that were found for them."""
-    from llava.store import whole_file
-
     answered = {
         name: {**study, ANSWER: found[name]["prediction"]} if name in found else study
         for name, study in studies.items()

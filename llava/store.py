@@ -1,6 +1,7 @@
 """Files that a command writes: whole or absent, locked while written, continued only if alike.
 
     whole_file, write_json    a file appears by one rename, after its last byte is on disk
+    read_object               a JSON file that holds an object
     locked                    one process at a time works in a folder
     differences               what has changed between two runs' settings
     RecordLog, read_records   a JSON-lines file that grows, and survives a kill at any time
@@ -14,7 +15,7 @@ import glob
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -48,6 +49,25 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader, or a kill, never meets half of it."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def read_object(path: Path, parse_constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """The object in a JSON file, in UTF-8 with or without a byte-order mark.
+
+    parse_constant: called with NaN, Infinity or -Infinity, as by `json.loads`.
+    Raises ValueError naming the file, and OSError when it cannot be opened.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=parse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not JSON in UTF-8: {error}; correct it, or write it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} is a JSON {type(content).__name__}, not an object; give another file"
+        )
+    return content
 
 
 def partial_path(path: Path) -> Path:

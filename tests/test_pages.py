@@ -50,6 +50,9 @@ def help_of(name: str, *words: str) -> str:
         patch.setenv("COLUMNS", "200")
         patch.chdir(ROOT)
         patch.syspath_prepend(str((ROOT / name).parent if name.endswith(".py") else ROOT))
+        if not hasattr(sys.modules.get(name), "__path__"):
+            # A module that another test has imported is not the one that a command starts.
+            patch.delitem(sys.modules, name, raising=False)
         with pytest.raises(SystemExit) as stop:
             run(name, run_name="__main__")
     assert not stop.value.code, name

@@ -92,7 +92,8 @@ def test_the_context_is_taken_apart_by_its_labels(text, fields):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "must be an object"),
+        ("[]", "is a JSON list, not an object"),
+        ("{}", "holds no study"),
         ("{", "is not JSON"),
         ('{"a": {"image_path": []}}', "study 'a', field 'image_path'"),
         ('{"a": {"image_path": ["/"]}}', "study 'a', field 'image_path'"),

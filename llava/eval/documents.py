@@ -109,23 +109,6 @@ def write_documents(documents: Sequence[Document], folder: Path) -> Path:
     return path
 
 
-def read_written_documents(folder: Path) -> list[Document]:
-    """What `write_documents` wrote. Raises FileNotFoundError or ValueError naming the file."""
-    path = folder / DOCUMENTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the folder of an evaluation")
-    documents = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            lists = {name: tuple(record[name]) for name in ("images", "listed_images")}
-            lists["clinical_context"] = tuple(map(tuple, record.get("clinical_context", ())))
-            documents.append(Document(**{**record, **lists}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number} is not a document: {error}") from error
-    return documents
-
-
 def _document(entry: Entry) -> Document:
     from llava.data.samples.entry import study_in_path
     from llava.images.loading import resolve_image_path

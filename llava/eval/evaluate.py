@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.command_line import sigterm_unwinds, whole_number
 
@@ -93,15 +93,7 @@ def _plan(
     generation, sampling = _generation(arguments)
     check_sampling(config, sampling)
     gpus = _gpus() if arguments.device == "auto" else 0
-    if gpus and (arguments.nproc or 1) > gpus:
-        raise ValueError(
-            f"--nproc={arguments.nproc} but {gpus} GPUs: give one process per GPU at most"
-        )
-    settings = {
-        "batch_size": arguments.batch_size,
-        "processes": min(arguments.nproc or max(gpus, 1), len(samples)),
-        "dtype": arguments.dtype or ("bfloat16" if gpus else "float32"),
-    }
+    settings = _settings(arguments, gpus, len(samples))
     protocol = {
         "texts": TEXT_PROTOCOLS,
         "checkpoint": str(model_path),
@@ -122,6 +114,19 @@ def _plan(
         train=_training_split(arguments, image_folder),
         **settings,
     )
+
+
+def _settings(arguments: argparse.Namespace, gpus: int, n: int) -> dict[str, Any]:
+    """How the reports of `n` samples are written: batch, processes, number format."""
+    if gpus and (arguments.nproc or 1) > gpus:
+        raise ValueError(
+            f"--nproc={arguments.nproc} but {gpus} GPUs: give one process per GPU at most"
+        )
+    return {
+        "batch_size": arguments.batch_size,
+        "processes": min(arguments.nproc or max(gpus, 1), n),
+        "dtype": arguments.dtype or ("bfloat16" if gpus else "float32"),
+    }
 
 
 def _training_split(

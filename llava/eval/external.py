@@ -3,14 +3,14 @@
     python -m llava.eval.external --metric radgraph --predictions exp/run
     python -m llava.eval.external --metric radeval:green --predictions exp/run
 
-    predictions.jsonl -> the metric's own package -> external_METRIC.json beside the predictions
+    predictions.jsonl -> the metric's own package -> external_METRIC.json next to the predictions
                                                      (`external_scores`, for the page and the table)
 
-Each metric is one small adapter below, and one serves every metric of RadEval that runs on this
-machine (`radeval:NAME`); the package is imported when asked for. Nothing here needs
+Each metric is one small adapter below, and `radeval` serves every metric of RadEval that runs on
+this machine (`radeval:NAME`); the package is imported when asked for. Nothing here needs
 torch or transformers, so that a package with other versions of them runs in an environment of its
 own: only this repository on PYTHONPATH. A metric that cannot run is an error with the remedy and
-leaves no file behind, never a zero.
+leaves no file, never a zero.
 """
 
 from __future__ import annotations
@@ -27,21 +27,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.command_line import hint
 from llava.eval.external_scores import METRICS, RADEVAL, ExternalScore, digest, write_score
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from llava.eval.radeval import RADEVAL_METRICS, check_name, values_per_report
 
 if TYPE_CHECKING:
     from llava.eval.metrics.significance import Additive
-
-
-RADEVAL_METRICS = (
-    *("bleu", "rouge", "bertscore", "radeval_bertscore", "radgraph", "ratescore", "green"),
-    *("radgraph_radcliq", "radcliq", "srrbert", "temporal", "crimson"),
-    *("f1chexbert", "f1radbert_ct"),
-)
-"""The metrics of RadEval 2.2.1 that run on one's own machine."""
-_SENDS_TEXT = ("mammo_green", "radfact_ct")
 
 
 class UnavailableError(RuntimeError):
@@ -81,18 +72,9 @@ def imported(metric: str) -> Any:
 def check_metric(metric: str) -> str:
     """The metric's name. Raises ValueError on one that is unknown, or that would send reports to
     another company's server."""
-    name = metric.removeprefix(RADEVAL)
     if metric.startswith(RADEVAL):
-        if name in _SENDS_TEXT:
-            raise ValueError(
-                f"{metric} sends the reports to a language model on another company's servers, "
-                "which this command does not do; run it by hand where your data may go there"
-            )
-        if name in RADEVAL_METRICS:
-            return metric
-        raise ValueError(
-            f"metric={metric!r} is unknown; {hint(name, RADEVAL_METRICS)} (after {RADEVAL})"
-        )
+        check_name(metric)
+        return metric
     if metric not in METRICS:
         known = f"{', '.join(METRICS)}, or {RADEVAL}NAME with {', '.join(RADEVAL_METRICS)}"
         raise ValueError(f"metric={metric!r} is unknown; choose one of {known}")
@@ -172,42 +154,15 @@ def _radcliq(module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
 
 
 def _radeval(metric: str, module: Any, predictions: Sequence[Prediction]) -> ExternalScore:
-    """Every value that RadEval gives per report under a metric's name; the main one is the first,
-    or that of F1.
-
-    RadEval 2.2.1 with per_sample=True answers a list over reports under each of its keys.
-    """
-    from llava.eval.metrics.significance import mean_of
-
+    """Every value per report that RadEval gives under a metric's name."""
     name = metric.removeprefix(RADEVAL)
     sys.modules.setdefault("RadEval", module)  # as in `_radcliq`
     scorer = load(metric, module.RadEval, metrics=[name], per_sample=True, show_progress=False)
     scored = [p for p in predictions if p.prediction.strip() and p.reference.strip()]
-    if not scored:
-        raise ValueError(f"{metric}: every prediction or reference is empty; nothing to score")
-    found = scorer(refs=[p.reference for p in scored], hyps=[p.prediction for p in scored])
-    columns = {key: _numbers(column, len(scored)) for key, column in found.items()}
-    columns = {key: column for key, column in columns.items() if column is not None}
-    if not columns:
-        raise ValueError(
-            f"{metric}: radeval gave {sorted(found)} without a number for each of "
-            f"{len(scored)} reports; use radeval 2.2.1"
-        )
-    main = next((key for key in columns if key.endswith("f1")), next(iter(columns)))
-    better = "LOWER is better" if "radcliq" in name else "higher is better"
-    note = f"{better}; means over reports; reports with an empty side are left out"
-    drawn = {key: mean_of(column) for key, column in columns.items()}
-    values = {key: sum(column) / len(column) for key, column in columns.items()}
-    return _result(metric, note, predictions, scored, values, drawn, columns[main])
-
-
-def _numbers(column: Any, n: int) -> list[float] | None:
-    """A number for each report, or None for anything else."""
-    if not isinstance(column, list | tuple) or len(column) != n:
-        return None
-    if not all(isinstance(value, int | float) for value in column):
-        return None
-    return [float(value) for value in column]
+    found = values_per_report(metric, scorer, scored)
+    return _result(
+        metric, found.note, predictions, scored, found.means, found.drawn, found.per_report
+    )
 
 
 _SCORERS = "StanfordAIMI/RRG_scorers"
@@ -301,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m llava.eval.external",
         description="Score finished predictions with a metric of others, where its package and "
         "weights are installed. Runs in any environment that has the package, with this "
-        "repository on PYTHONPATH. Writes external_METRIC.json beside the predictions.",
+        "repository on PYTHONPATH. Writes external_METRIC.json next to the predictions.",
     )
     parser.add_argument(
         "--metric",

@@ -1,4 +1,4 @@
-"""What a metric of others said about a run: the file it leaves beside the predictions.
+"""Scores of other packages' metrics: the files next to the predictions of a run.
 
     `external` -> external_METRIC.json -> read_scores() -> results.json, the page, `compare`
 

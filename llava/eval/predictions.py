@@ -51,7 +51,7 @@ def check_ids(expected: Iterable[str], found: Iterable[str], where: str) -> None
     wrong = {
         "have no prediction": [name for name in expected if name not in counts],
         "are predicted more than once": [name for name, n in counts.items() if n > 1],
-        "are no sample of the dataset": [name for name in counts if name not in expected],
+        "are not samples of the dataset": [name for name in counts if name not in expected],
     }
     refuse({what: ids for what, ids in wrong.items() if ids}, where)
 

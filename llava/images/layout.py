@@ -55,7 +55,7 @@ class Tiling:
 
     @property
     def tokens(self) -> int:
-        """A line break before the tiles, and one behind each row of image tokens."""
+        """A line break before the tiles, and one after each row of image tokens."""
         return 1 + self.kept.height * (self.kept.width + 1)
 
 

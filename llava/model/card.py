@@ -12,14 +12,13 @@ machine, go into it.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.store import whole_file
+from llava.store import read_object, whole_file
 
 CARD_FILE = "README.md"
 ARGUMENTS_FILE = "run_arguments.json"
@@ -97,7 +96,8 @@ def write_card(checkpoint: Path, evaluation: Path | None = None, name: str | Non
     from llava.model.checkpoint import check_checkpoint
 
     config = check_checkpoint(checkpoint)
-    run = _read(checkpoint / ARGUMENTS_FILE) if (checkpoint / ARGUMENTS_FILE).is_file() else {}
+    arguments = checkpoint / ARGUMENTS_FILE
+    run = read_object(arguments) if arguments.is_file() else {}
     results = _results(evaluation, checkpoint) if evaluation else {}
     name = name or checkpoint.resolve().name
     card = ModelCard(_content(name, config, run, results))
@@ -242,7 +242,7 @@ def _is_hub_name(value: object) -> bool:
 def _results(evaluation: Path, checkpoint: Path) -> dict[str, Any]:
     from llava.model.checkpoint import checkpoint_id
 
-    results = _read(evaluation / "results.json")
+    results = read_object(evaluation / "results.json")
     scored = (results.get("protocol") or {}).get("checkpoint_id")
     if scored != checkpoint_id(checkpoint):
         raise ValueError(
@@ -250,16 +250,6 @@ def _results(evaluation: Path, checkpoint: Path) -> dict[str, Any]:
             f"{scored}); give the run of this one"
         )
     return results
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
 """A checkpoint folder before its weights are read: whether it is one, what it takes, and its id."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from llava.diffusion.config import SamplingConfig
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.lora import ADAPTER_FILE
 from llava.model.weights import read_config
+from llava.store import read_object
 
 PROJECTOR_FILE = "mm_projector.safetensors"
 GENERATION_FILE = "generation_config.json"
@@ -91,11 +91,5 @@ def checkpoint_id(folder: str | Path) -> str:
 
 def _check_generation(file: Path) -> None:
     """transformers would leave out a generation_config.json that it cannot read without a word."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(
-            f"{str(file)!r} is not JSON: {error}; copy it again, or remove it"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(file)!r} is a JSON {type(content).__name__}, not an object")
+    if file.is_file():
+        read_object(file)

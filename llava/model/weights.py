@@ -4,7 +4,6 @@ The one door to weight files, for the language model, the vision tower and whole
 safetensors only (a pickle can run code when it is read), every tensor present and of its shape.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+
+from llava.store import read_object
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -25,13 +26,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{str(folder)!r} is not a checkpoint folder: it has no config.json"
         )
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{str(file)!r} is a JSON {type(config).__name__}, not an object")
-    return config
+    return read_object(file, _no_constant)
 
 
 def _no_constant(name: str) -> None:

@@ -22,7 +22,7 @@ MOST_SEED = 2**31 - 1
 
 
 class Body(BaseModel):
-    """Unknown fields are refused, and text is no number."""
+    """Unknown fields are refused, and so is text where a number belongs."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

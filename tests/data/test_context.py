@@ -134,22 +134,14 @@ def test_a_table_carries_what_a_list_carries(tmp_path, monkeypatch):
     assert (second.context, second.study_id) == ((), "")
 
 
-def test_an_evaluations_document_carries_the_context_and_old_runs_are_read(tmp_path):
-    from llava.eval.documents import (
-        DOCUMENTS_FILE,
-        read_documents,
-        read_written_documents,
-        write_documents,
-    )
+def test_an_evaluations_document_carries_the_context(tmp_path):
+    from llava.eval.documents import read_documents, write_documents
 
     carried = entry(question=human_turn(CONTEXT).removeprefix("<image>\n"), image=[], id="a")
     documents, _ = read_documents(
         save(tmp_path / "d.json", [{**carried, "context": CONTEXT}]), None
     )
     assert documents[0].clinical_context == FIELDS
-    write_documents(documents, tmp_path)
-    assert read_written_documents(tmp_path) == documents
-    old = json.loads((tmp_path / DOCUMENTS_FILE).read_text())
-    del old["clinical_context"]
-    (tmp_path / DOCUMENTS_FILE).write_text(json.dumps(old) + "\n")
-    assert read_written_documents(tmp_path)[0].clinical_context == ()
+    written = json.loads(write_documents(documents, tmp_path).read_text(encoding="utf-8"))
+    assert written["clinical_context"] == [list(pair) for pair in FIELDS]
+    assert (written["id"], written["prompt"]) == ("a", documents[0].prompt)

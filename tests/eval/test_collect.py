@@ -93,7 +93,10 @@ def number_for_text(rows: list[dict]) -> None:
     [
         (drop_first, "1 ids have no prediction: 'study-0'"),
         (repeat_first, "1 ids are predicted more than once: 'study-1'"),
-        (rename_first, "no prediction: 'study-0'; 1 ids are no sample of the dataset: 'stranger'"),
+        (
+            rename_first,
+            "no prediction: 'study-0'; 1 ids are not samples of the dataset: 'stranger'",
+        ),
         (change_reference, "1 ids have another reference than the dataset: 'study-0'"),
         (lose_text, "'study-0' lacks an id, a prediction or a reference"),
         (number_for_text, "'study-0': prediction is 3.5; it must be text"),

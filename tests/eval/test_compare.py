@@ -53,7 +53,10 @@ def test_the_same_predictions_do_not_differ_in_any_metric(tmp_path):
     ("change", "message"),
     [
         (lambda rows: rows[1:], "1 ids have no prediction: '0'"),
-        (lambda rows: [*rows, replace(rows[0], id="x")], "1 ids are no sample of the dataset: 'x'"),
+        (
+            lambda rows: [*rows, replace(rows[0], id="x")],
+            "1 ids are not samples of the dataset: 'x'",
+        ),
         (lambda rows: [replace(rows[0], reference="y"), *rows[1:]], "another reference: '0'"),
         (lambda rows: [replace(rows[0], study_id="y"), *rows[1:]], "another study_id: '0'"),
     ],

@@ -248,7 +248,8 @@ def test_it_scores_where_only_numpy_is_installed(tmp_path):
     assert "chexbert" in read_scores(tmp_path, RUN).scores
 
 
-def test_any_metric_of_radeval_has_values_per_report_and_intervals(packages, tmp_path):
+def test_any_metric_of_radeval_has_values_per_report_and_intervals(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(java, "find_java", lambda: None)
     write_predictions(RUN, tmp_path / "predictions.jsonl")
     for metric in ("radeval:green", "radeval:srrbert"):
         assert main(["--metric", metric, "--predictions", str(tmp_path)]) == 0

@@ -61,7 +61,7 @@ def test_a_file_that_is_no_list_of_records_is_refused(tmp_path, content, message
 
 
 def test_missing_repeated_and_extra_ids_are_listed_together():
-    message = r"run: 1 ids have no prediction: 'a'; 1 ids are .* once: 'b'; 1 ids are no .*: 'c'"
+    message = r"run: 1 ids have no prediction: 'a'; 1 ids are .* once: 'b'; 1 ids are not .*: 'c'"
     with pytest.raises(PredictionError, match=message):
         check_ids("ab", "bbc", "run")
     check_ids("ab", "ba", "run")

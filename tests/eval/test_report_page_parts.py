@@ -365,7 +365,7 @@ def test_a_folder_that_is_no_evaluation_is_refused(tmp_path):
         read_run(tmp_path)
     write_run(tmp_path, [RECORD])
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(ValueError, match="no object 'metrics'"):
+    with pytest.raises(ValueError, match="is a JSON list, not an object"):
         read_run(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,50 @@ def test_what_cannot_be_scored_is_named(tmp_path, content, names, message):
     path = _json(tmp_path / "x.json", content)
     with pytest.raises(PredictionError, match=message):
         read_reports(path, names=names)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tokens", "The lungs", "tokens is 'The lungs'; it must be a list"),
+        ("confidence", 0.9, "confidence is 0.9; it must be a list"),
+        ("decided_at", [0, -1], "has -1 among its decided_at"),
+        ("tokens", ["x"], "has 1 tokens, 0 confidence, 0 decided_at"),
+        ("ended", "yes", "ended is 'yes'; it must be true or false"),
+        ("nfe", 1.5, "nfe is 1.5; it must be a count"),
+        ("context", 3, "context is 3; it must be text"),
+        ("images", {"a": 1}, "images is {'a': 1}; it must be a list"),
+        ("images", [3], "has 3 among its images"),
+        ("image_folder", 7, "image_folder is 7; it must be text"),
+        ("study_id", True, "study_id is True; it must be text or a number"),
+    ],
+)
+def test_an_optional_field_of_another_kind_is_refused_with_its_place(
+    tmp_path, field, value, message
+):
+    row = {"id": "a", "prediction": "x", "reference": "y"}
+    path = lines(tmp_path / "x.jsonl", [row, {**row, "id": "b", field: value}])
+    with pytest.raises(PredictionError, match=re.escape(f"{path}, row 2")) as refused:
+        read_reports(path)
+    assert message in str(refused.value)
+    assert "remove it from the file" in str(refused.value)
+
+
+def test_an_optional_field_without_a_value_is_absent(tmp_path):
+    row = {"id": "a", "prediction": "x", "reference": "y"}
+    fields = ("tokens", "confidence", "ended", "nfe", "context", "images", "study_id")
+    path = lines(
+        tmp_path / "x.jsonl",
+        [
+            {**row, "id": str(index), **dict.fromkeys(fields, value)}
+            for index, value in enumerate((None, float("nan"), ""))
+        ],
+    )
+    found, _ = read_reports(path)
+    assert [report.study_id for report in found] == ["0", "1", "2"]
+    assert {(report.tokens, report.ended, report.images, report.context) for report in found} == {
+        ((), True, (), "")
+    }
 
 
 def test_reports_and_references_that_do_not_match_up_are_listed(tmp_path):

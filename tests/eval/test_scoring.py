@@ -78,7 +78,7 @@ def test_the_resampled_clinical_values_are_those_of_the_clinical_module():
 def test_progress_names_every_step_and_every_draw(predictions):
     steps = []
     score_predictions(predictions, resamples=60, progress=steps.append)
-    assert steps[0] == "tokenised"
+    assert "tokenised" in steps
     assert "findings labelled" in steps
     assert steps[-2:] == ["intervals: 50 of 60 draws", "intervals: 60 of 60 draws"]
 

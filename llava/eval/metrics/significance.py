@@ -3,7 +3,7 @@
     per-sample statistics -> resampled studies -> a 95 % interval
     two runs' statistics  -> swapped studies   -> the probability of a difference as large
 
-Studies are drawn, not samples: two images of one study share a report and are no two observations.
+Studies are drawn, not samples: two images of one study share a report and do not count twice.
 A corpus metric is computed anew from the summed statistics of each draw, all draws at once.
 """
 

@@ -35,7 +35,8 @@ TEXT_NAMES = ("report", "text")
 SECTIONS = ("both", "findings", "impression")
 """Of a ReXrank file: what is the reference. The leaderboard scores both, written as one text."""
 
-_ABSENT = (None, "")
+_AS_WRITTEN = ("tokens", "confidence", "decided_at", "ended", "nfe", "image_folder")
+"""Optional fields that go into the record as they are."""
 _FINDINGS, _IMPRESSION = (
     ("section_findings", "findings"),
     ("section_impression", "impression"),
@@ -202,7 +203,7 @@ def _id(value: Any, table: Table, index: int) -> str:
 
 def _text(value: Any, where: str) -> str | None:
     """None for a value that is absent: null or NaN. An empty text is an empty report."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value != "" and _is_absent(value):
         return None
     if isinstance(value, list) and len(value) == 1:
         value = value[0]  # lists of one reference, as captioning tools write them
@@ -235,27 +236,30 @@ def _answer(turns: Any, where: str) -> str:
 
 
 def _record(row: Mapping[str, Any], name: str, text: str, gold: str, where: str) -> Prediction:
-    """With what else of `Prediction` the row has: study, context, images, tokens."""
-    study, images = row.get("study_id"), row.get("images", row.get("image_path"))
-    images = [images] if isinstance(images, str) else images or []
-    context = row.get("context")
-    known = {
-        field: row[field]
-        for field in ("tokens", "confidence", "decided_at", "ended", "nfe")
-        if isinstance(row.get(field), list | bool | int)
-    }
+    """With what else of `Prediction` the row has: study, context, images, tokens.
+
+    A field that is null, NaN or "" is absent; one of another kind is an error.
+    """
+    row = {field: value for field, value in row.items() if not _is_absent(value)}
+    study, images = row.get("study_id"), row.get("images", row.get("image_path", []))
+    images = [images] if isinstance(images, str) else images
+    context = row.get("context", "")
     record = {
-        **known,
+        **{field: row[field] for field in _AS_WRITTEN if field in row},
         "id": name,
         "prediction": text,
         "reference": gold,
-        "context": context.replace(IMAGE_PLACEHOLDER, "") if isinstance(context, str) else "",
-        "images": [str(image).lstrip("/") for image in images] if isinstance(images, list) else [],
-        "image_folder": row.get("image_folder") or "",
-        "study_id": str(study) if _is_study(study) else name,
+        "context": context.replace(IMAGE_PLACEHOLDER, "") if isinstance(context, str) else context,
+        "images": [image.lstrip("/") if isinstance(image, str) else image for image in images]
+        if isinstance(images, list)
+        else images,
+        "study_id": name if study is None else study,
     }
-    return Prediction.from_record(record, where)
+    try:
+        return Prediction.from_record(record, where)
+    except PredictionError as error:
+        raise PredictionError(f"{error}; correct this field, or remove it from the file") from None
 
 
-def _is_study(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and value not in _ABSENT
+def _is_absent(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))

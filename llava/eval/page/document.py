@@ -115,14 +115,14 @@ def _template() -> Any:
 
 
 def _script() -> str:
-    """One classic script: in a file without neighbours there is no module to import."""
+    """One classic script: a single file has no module to import."""
     parts = PARTS.read_text(encoding="utf-8").replace("\nexport ", "\n")
     own = [(ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     return "\n".join(['"use strict";', parts, *own])
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

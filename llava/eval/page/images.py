@@ -1,6 +1,6 @@
 """Images of the run as data URLs at reading size: grey or colour WebP, nothing else of the file.
 
-Metadata stays behind. An image that is missing or broken is reported, never replaced.
+Metadata is left out. An image that is missing or broken is reported, never replaced.
 """
 
 from __future__ import annotations

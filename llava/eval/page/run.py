@@ -6,7 +6,6 @@ the page says so; what contradicts itself is refused here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from llava.eval.external_scores import Found, read_scores
 from llava.eval.judging import RESULTS_FILE
 from llava.eval.metrics.baselines import BASELINES, NAMES, baseline_folder
 from llava.eval.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from llava.store import read_object
 
 NO_SPLIT = "not stated"
 _OBJECTS = (
@@ -36,7 +36,7 @@ _ROLE = re.compile(r"^(\w[\w ]*):[ \t]*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluation. splits: of each prediction; results: results.json as it stands.
+    """An evaluation. splits: of each prediction; results: results.json as it is.
 
     external: what metrics of others said; of_baselines: the same by the baseline's name.
     """
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
 def context_fields(context: str) -> list[tuple[str, str]]:
     """The clinical context of a human turn as (label, text); [] when it gives none.
 
-    What stands before the first known field keeps the label "Context".
+    Text before the first known field keeps the label "Context".
     """
     _, found, clinical = context.partition(CLINICAL_PROMPT)
     if not found:
@@ -100,11 +100,8 @@ def image_roles(context: str, n: int) -> list[str]:
 def _read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a finished evaluation")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
+    results = read_object(path)
+    if not isinstance(results.get("metrics"), dict):
         raise ValueError(f"{path} has no object 'metrics'; give the folder of an evaluation")
     if wrong := _wrong_part(results):
         raise ValueError(f"{path}: {wrong}; it is not as an evaluation writes it, evaluate again")

@@ -23,7 +23,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that speaks of findings: where it stands and (finding, its state here)."""
+    """A sentence that speaks of findings: its place and (finding, its state here)."""
 
     span: Span
     mentions: tuple[tuple[str, State], ...]
@@ -31,7 +31,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Where the tokens stand in the text. tail: the indices of those behind it (end of text)."""
+    """Where the tokens are in the text. tail: the indices of those after its end."""
 
     spans: tuple[tuple[Span, int], ...]
     tail: tuple[int, ...]
@@ -65,7 +65,7 @@ def mark(sentence: Sentence, comparison: Comparison) -> tuple[str | None, list[t
 def place_tokens(prediction: Prediction) -> TokenPlaces | None:
     """None when there are no tokens or they do not spell the text.
 
-    White space may stand before the text; behind it, what ended it.
+    White space may come before the text, and after it what ended it.
     """
     text, spelled = prediction.prediction, "".join(prediction.tokens)
     start = spelled.find(text)

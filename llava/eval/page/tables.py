@@ -2,9 +2,9 @@
 
     metrics: {text protocol: {metric: value}}   clinical: {policy: {...}}   intervals: both's paths
     baselines: {name: the same}                 health and whatever else holds numbers
-    external_METRIC.json -> a group of its own  (of the run, and of the baselines beside it)
+    external_METRIC.json -> a group of its own  (of the run and of its baselines)
 
-An older run has `metrics` without text protocols and nothing beside it. A number that is not
+An older run has `metrics` without text protocols, and nothing else. A number that is not
 finite is shown as unavailable.
 """
 
@@ -85,7 +85,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """baselines: the names of the columns behind the run's own."""
+    """baselines: the names of the columns after the run's own."""
 
     baselines: tuple[str, ...]
     groups: tuple[Group, ...]
@@ -161,8 +161,8 @@ def interval(bounds: Any, value: float) -> str:
 
 def _merged(results: Mapping[str, Any]) -> dict[str, Any]:
     """A baseline's scores by the paths that the run's own rows have."""
-    beside = {key: value for key, value in results.items() if key not in _SCORED}
-    return {**beside, **(results.get("metrics") or {}), **(results.get("clinical") or {})}
+    others = {key: value for key, value in results.items() if key not in _SCORED}
+    return {**others, **(results.get("metrics") or {}), **(results.get("clinical") or {})}
 
 
 def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:

@@ -63,9 +63,9 @@ def report_pass(
     """Log-probabilities of every report, and the denoising loss of the first of each sample.
 
     batch: its labels are the ids of the G R report positions of each row, which follow one another;
-    its noise, K masked copies of the first report, or none: what none of them hides is no part of
-    that answer, and a sample of which nothing is hidden adds 0. score: hidden rows (n, D) -> logits
-    (n, V).
+    its noise, K masked copies of the first report, or none: a token that none of them hides is not
+    part of the answer, and a sample of which nothing is hidden adds 0. score: hidden rows (n, D)
+    -> logits (n, V).
     """
     # 1. Cut the reports out, and put their clean and noisy strips together.
     embeds, masked_embed, labels = batch.embeds, batch.masked_embed, batch.labels
