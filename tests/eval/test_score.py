@@ -184,12 +184,21 @@ def test_what_cannot_be_scored_is_named(tmp_path, content, names, message):
 def test_an_optional_field_of_another_kind_is_refused_with_its_place(
     tmp_path, field, value, message
 ):
-    row = {"id": "a", "prediction": "x", "reference": "y"}
+    row = {"id": "a", "prediction": "x", "reference": "y", "decided_at": []}
     path = lines(tmp_path / "x.jsonl", [row, {**row, "id": "b", field: value}])
     with pytest.raises(PredictionError, match=re.escape(f"{path}, row 2")) as refused:
         read_reports(path)
     assert message in str(refused.value)
     assert "remove it from the file" in str(refused.value)
+
+
+def test_fields_of_our_own_mean_nothing_in_a_file_of_another_origin(tmp_path):
+    said = table(tmp_path / "p.csv", ("id", "hyp", "ref", "confidence"), [("a", "x", "y", "0.9")])
+    found, _ = read_reports(said)
+    assert (found[0].prediction, found[0].confidence) == ("x", ())
+    row = {"id": "a", "hyp": "x", "ref": "y", "tokens": 412, "ended": "yes"}
+    found, _ = read_reports(_json(tmp_path / "x.json", [row]))
+    assert (found[0].tokens, found[0].ended) == ((), True)
 
 
 def test_an_optional_field_without_a_value_is_absent(tmp_path):

@@ -35,8 +35,9 @@ TEXT_NAMES = ("report", "text")
 SECTIONS = ("both", "findings", "impression")
 """Of a ReXrank file: what is the reference. The leaderboard scores both, written as one text."""
 
-_AS_WRITTEN = ("tokens", "confidence", "decided_at", "ended", "nfe", "image_folder")
-"""Optional fields that go into the record as they are."""
+_OWN = ("tokens", "confidence", "decided_at", "drafts", "ended", "nfe")
+"""Fields of our own predictions.jsonl, known by its `decided_at`. In a file of another origin the
+same names may mean something else, and are left alone as every field that is not asked for."""
 _FINDINGS, _IMPRESSION = (
     ("section_findings", "findings"),
     ("section_impression", "impression"),
@@ -240,12 +241,13 @@ def _record(row: Mapping[str, Any], name: str, text: str, gold: str, where: str)
 
     A field that is null, NaN or "" is absent; one of another kind is an error.
     """
+    taken = ("image_folder", *(_OWN if "decided_at" in row else ()))
     row = {field: value for field, value in row.items() if not _is_absent(value)}
     study, images = row.get("study_id"), row.get("images", row.get("image_path", []))
     images = [images] if isinstance(images, str) else images
     context = row.get("context", "")
     record = {
-        **{field: row[field] for field in _AS_WRITTEN if field in row},
+        **{field: row[field] for field in taken if field in row},
         "id": name,
         "prediction": text,
         "reference": gold,
