@@ -282,7 +282,7 @@ SPECULATED = {
 
 
 def page_of(tmp_path_factory, rows: dict[int, dict], generation: dict) -> Path:
-    folder = mock_run(tmp_path_factory.mktemp("replayed"), 3, image_size=32)
+    folder = mock_run(tmp_path_factory.mktemp("replayed"), 3, image_size=64)
     change(folder, rows)
     results = json.loads((folder / "results.json").read_text())
     results["protocol"]["generation"] = generation

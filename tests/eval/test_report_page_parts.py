@@ -348,6 +348,8 @@ TOKENS = {"tokens": ["x", "y"], "confidence": [0.5, 1.0], "decided_at": [0, 1]}
         ({**TOKENS, "confidence": [0.5, 1.7]}, "1.7 among its confidence"),
         ({**TOKENS, "decided_at": [0, -1]}, "-1 among its decided_at"),
         ({**TOKENS, "tokens": ["x", 3]}, "3 among its tokens"),
+        ({**TOKENS, "nfe": 2, "drafts": [["x"], "y"]}, "'y' among its drafts"),
+        ({**TOKENS, "nfe": 2, "drafts": [["x"]]}, "1 passes with drafts, but nfe is 2"),
     ],
 )
 def test_tokens_that_contradict_themselves_are_refused(tmp_path, change, words):
