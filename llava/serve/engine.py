@@ -17,6 +17,7 @@ import torch
 
 from llava.serve.jobs import Failed, Job
 from llava.serve.lane import Lane
+from llava.serve.views import Views
 
 if TYPE_CHECKING:
     from llava.writing.writer import ReportWriter
@@ -35,6 +36,7 @@ class Engine:
 
     def __init__(self, writer: ReportWriter, queue: int = 64, rows: int = 32) -> None:
         self.writer, self.queue, self.rows = writer, queue, rows
+        self.views = Views(writer)
         self.draining = False
         self.lanes: list[Lane] = []
         self._reserved = 0
@@ -127,7 +129,7 @@ class Engine:
     def _begin(self, key: tuple, jobs: list[Job]) -> None:
         lane = next((lane for lane in self.lanes if lane.takes(key)), None)
         if lane is None:
-            lane = Lane(key, self.writer)
+            lane = Lane(key, self.views)
             self.lanes.append(lane)
         try:
             lane.begin(jobs)

@@ -186,6 +186,7 @@ class Guard:
             ) from error
         finally:
             self.held -= sum(map(len, chunks))
+            chunks.clear()  # the frames of an error would keep them until they are collected
 
     async def _read(self, chunks: list[bytes], receive: Receive, longest: int) -> None:
         """The body, up to its limit. longest: bytes that may follow one another without a quote:

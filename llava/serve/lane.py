@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from llava.diffusion.loop import Loop
     from llava.diffusion.result import Decoded
+    from llava.serve.views import Views
     from llava.writing.templates import FillPlan
-    from llava.writing.writer import ReportWriter
 
 
 class Row(NamedTuple):
@@ -46,8 +46,8 @@ class Running:
 class Lane:
     """What is decoded with one set of settings. key: theirs (`Job.key`)."""
 
-    def __init__(self, key: tuple, writer: ReportWriter) -> None:
-        self.key, self.writer = key, writer
+    def __init__(self, key: tuple, views: Views) -> None:
+        self.key, self.views, self.writer = key, views, views.writer
         self.running: Running | None = None
         self.joining: list[Running] = []
 
@@ -62,13 +62,13 @@ class Lane:
     def begin(self, jobs: Sequence[Job]) -> None:
         """Read the prompts of jobs, all with templates or none; they join at the next pass."""
         if not self.key[1]:
-            embeds, mask = self.writer.embed([job.prepared for job in jobs])
+            embeds, mask = self.views.embed([job.prepared for job in jobs])
             seeds = [job.seed for job in jobs]
             loop = start(self.writer.model, embeds, mask, self.key[0], seeds)
             self._add(loop, [Row(job, 0) for job in jobs])
             return
         for job in jobs:
-            embeds, mask = self.writer.embed([job.prepared])
+            embeds, mask = self.views.embed([job.prepared])
             sampling = job.plan.sampling
             job.prompts = denoisers(self.writer.model, embeds, mask, sampling, Counters())
             self._fill(job, job.plan)

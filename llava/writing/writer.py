@@ -177,15 +177,20 @@ class ReportWriter:
         return Prepared(ids, self._pixels(pictures), picture_sizes(pictures), plan)
 
     @torch.no_grad()
-    def embed(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-        """Prompts with their images, (B, P, D), and which positions are real, (B, P)."""
-        pixels = [one.pixels for one in prepared if one.pixels is not None]
+    def embed(
+        self, prepared: Sequence[Prepared], features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts with their images, (B, P, D), and which positions are real, (B, P).
+
+        features: what the tower made of all views (V, N, vision width); None: they are encoded.
+        """
+        pixels = [one.pixels for one in prepared if one.pixels is not None and features is None]
         inputs = self._inputs(
             [one.ids for one in prepared],
             torch.cat(pixels) if pixels else None,
             torch.cat([one.sizes for one in prepared]),
         )
-        embeds, splice = self.model.embed_with_images(*inputs)
+        embeds, splice = self.model.embed_with_images(*inputs, features)
         return embeds, splice.attention_mask
 
     def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor | None:

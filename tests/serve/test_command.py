@@ -76,6 +76,21 @@ def test_it_prints_a_loopback_address_and_sigterm_finishes_what_runs(tiny_checkp
     assert "Traceback" not in error
 
 
+def test_the_server_imports_nothing_of_training_or_evaluation():
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    heavy = {"datasets", "deepspeed", "lmms_eval", "matplotlib", "nltk", "pandas", "peft"}
+    heavy |= {"pydicom", "sklearn", "torchvision"}
+    code = (
+        "import sys, llava.serve.app, llava.serve.workers, llava.writing.writer\n"
+        f"print(*sorted({heavy} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout.split() == []
+
+
 @pytest.fixture
 def supervised():
     """Runs `run_all` over the worker above: (its exit status, pids that answered)."""

@@ -4,6 +4,7 @@ import queue
 import time
 
 import pytest
+import torch
 
 from llava.constants import ASSISTANT_PROMPT
 from llava.diffusion.config import SamplingConfig
@@ -169,7 +170,7 @@ def test_what_goes_wrong_is_told_to_its_jobs_and_the_engine_goes_on(
     sampling = SamplingConfig(gen_length=8)
     one, two = requests(picture_bytes, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(engine.writer, "embed", lambda _: 1 / 0)
+        patch.setattr(engine.writer, "embed", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             Asked(engine, one, sampling).result()
     assert isinstance(Asked(engine, two, sampling).result()[0], Finished)
@@ -190,3 +191,32 @@ def test_the_queue_is_bounded_and_a_draining_engine_finishes_what_it_took(
     assert all(isinstance(job.result()[0], Finished) for job in jobs)
     with pytest.raises(Unavailable, match="stopping"):
         engine.reserve()
+
+
+def test_the_tower_sees_each_image_once_and_reports_stay_the_same(engine, picture_bytes):
+    tower, seen = engine.writer.model.vision_tower, []
+    hook = tower.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    sampling = SamplingConfig(gen_length=24)
+    (draft,), (filled,) = (requests(picture_bytes, 1, each) for each in (None, "The heart is [3]."))
+    first, second, fill = (
+        Asked(engine, request, sampling).result()[0].report for request in (draft, draft, filled)
+    )
+    assert seen == [1]
+    hook.remove()
+    assert first == second
+    assert first.token_ids == engine.writer.write([draft], sampling)[0].token_ids
+    assert fill.token_ids == engine.writer.write([filled], sampling)[0].token_ids
+
+
+@torch.no_grad()
+def test_views_that_are_kept_are_bounded(serve_writer, picture_bytes):
+    from llava.serve.views import Views
+
+    sampling = SamplingConfig(gen_length=16)
+    prepared = [serve_writer.prepare(one, sampling) for one in requests(picture_bytes, 3)]
+    whole = serve_writer.embed(prepared)[0]
+    one_view = serve_writer.model.vision_tower(prepared[0].pixels)[0].nbytes
+    views = Views(serve_writer, most=2 * one_view)
+    torch.testing.assert_close(views.embed(prepared)[0], whole)
+    torch.testing.assert_close(views.embed(prepared)[0], whole)
+    assert sum(one.nbytes for one in views._kept.values()) <= 2 * one_view

@@ -177,3 +177,12 @@ def test_csv_cells_survive_quotes_lines_and_formulas(page):
 
 def test_a_fill_changes_nothing_but_the_gaps_whatever_was_edited_before(page):
     assert value(page, (Path(__file__).parent / "random_edits.js").read_text()) == []
+
+
+def test_the_decoders_of_the_checkpoint_are_offered_and_no_others(page):
+    from stub_api import SETTINGS
+
+    offered = page.execute_script(
+        "return [...document.querySelector('[data-field=decoder]').options].map((o) => o.value)"
+    )
+    assert offered == SETTINGS["decoders"] == ["auto", "canvas"]
