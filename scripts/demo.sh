@@ -20,6 +20,21 @@ export BF16="${BF16:-false}"
 PRECISION=()
 if [[ "$BF16" == true ]]; then PRECISION=(--bf16); fi
 
+# Mode block learns from every token of a text, so that far fewer steps do; it needs no canvas.
+CANVAS="${CANVAS:-64}"
+ATTENTION_MODE="${ATTENTION_MODE:-block}"
+case "$ATTENTION_MODE" in
+  block)
+    OBJECTIVE=hybrid FILL=block LANGUAGE_EPOCHS="${LANGUAGE_EPOCHS:-0.5}"
+    STAGE2_EPOCHS="${STAGE2_EPOCHS:-0.7}" BLOCK_LENGTH="${BLOCK_LENGTH:-8}"
+    DECODING=(GEN_KWARGS="decoder=${DECODER:-speculative}") ;;
+  full | prefix)
+    OBJECTIVE=masked FILL=canvas LANGUAGE_EPOCHS="${LANGUAGE_EPOCHS:-0.66}"
+    STAGE2_EPOCHS="${STAGE2_EPOCHS:-2}" BLOCK_LENGTH="${BLOCK_LENGTH:-4}"
+    DECODING=(STEPS="${STEPS:-$CANVAS}") ;;
+  *) die "ATTENTION_MODE=$ATTENTION_MODE: choose block, prefix or full" ;;
+esac
+
 PHANTOM="$DEMO/phantom"
 BACKBONES="$DEMO/backbones"
 SECONDS=0
@@ -36,15 +51,6 @@ stage "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
 
 export DATA_PATH="$DEMO/data/train_llave_llada.json" IMAGE_FOLDER="$PHANTOM"
 export LANGUAGE_MODEL="$BACKBONES/language" VISION_TOWER="$BACKBONES/vision"
-
-ATTENTION_MODE="${ATTENTION_MODE:-block}"
-case "$ATTENTION_MODE" in
-  block) OBJECTIVE=hybrid FILL=block STAGE2_EPOCHS="${STAGE2_EPOCHS:-0.6}" \
-    BLOCK_LENGTH="${BLOCK_LENGTH:-8}" GEN_KWARGS="${GEN_KWARGS:-decoder=speculative}" ;;
-  full | prefix) OBJECTIVE=masked FILL=canvas STAGE2_EPOCHS="${STAGE2_EPOCHS:-2}" \
-    BLOCK_LENGTH="${BLOCK_LENGTH:-4}" GEN_KWARGS="${GEN_KWARGS:-}" ;;
-  *) die "ATTENTION_MODE=$ATTENTION_MODE: choose block, prefix or full" ;;
-esac
 
 # Both at once, one core each. Trained once: kept for the next run with the same corpus.
 stage "2/6 backbones: stand-ins for SigLIP2 and the diffusion Qwen3"
@@ -65,7 +71,7 @@ pretrain() {
 # same time teach so small a tower more, and every later step is shorter.
 pretrain vision --epochs "${VISION_EPOCHS:-6.5}" --image-size 120 --patch-size 20 --batch-size 64 \
   & vision=$!
-pretrain language --epochs "${LANGUAGE_EPOCHS:-0.66}" --objective "$OBJECTIVE" & language=$!
+pretrain language --epochs "$LANGUAGE_EPOCHS" --objective "$OBJECTIVE" & language=$!
 wait "$vision"
 wait "$language"
 
@@ -73,7 +79,6 @@ wait "$language"
 export NPROC SEED ATTENTION_MODE
 export GLOBAL_BATCH_SIZE=16 BATCH_SIZE=$((16 / NPROC))
 export WORKERS=0 LOGGING_STEPS=20 SAVE_STEPS=10000
-CANVAS="${CANVAS:-64}"
 SMALL=(--answer_canvas "$CANVAS" --answer_fill "$FILL" --muon_lr "${MUON_LR:-3e-3}" --loss_weighting uniform
   --stratified_t true --t_power "${T_POWER:-3}")
 
@@ -92,9 +97,8 @@ stage "5/6 evaluation: the test phantoms, then the same prompts with a blank ima
 evaluate() {
   NPROC=$((NPROC > 1 ? NPROC / 2 : 1)) BATCH_SIZE=40 \
     MODEL_PATH="$DEMO/stage2" DATA_PATH="$1" IMAGE_FOLDER="$2" OUTPUT="$3" \
-    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="$BLOCK_LENGTH" STEPS="${STEPS:-$CANVAS}" \
-    GEN_KWARGS="$GEN_KWARGS" \
-    bash eval/scripts/evaluate.sh
+    GEN_LENGTH="$CANVAS" BLOCK_LENGTH="$BLOCK_LENGTH" \
+    env "${DECODING[@]}" bash eval/scripts/evaluate.sh
 }
 # Both at once: half of the time is imports.
 BLANK_LOG="$DEMO/evaluation_blank.log"

@@ -41,7 +41,6 @@ def test_the_demo_runs_and_leaves_git_status_clean(checkout):
         **os.environ,
         **{name: str(value) for name, value in small.items()},
         "STAGE2_EPOCHS": "1",
-        "STEPS": "16",
         "PYTHON": sys.executable,
         "INIT_ENV": "0",
         "PYTHONPATH": str(checkout),

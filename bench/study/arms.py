@@ -3,7 +3,7 @@
     python -m bench.study.arms --seeds 0,1,2          # the jobs, in the order they are run
 
 First part of the study. Every arm starts from the same backbones, sees the same samples in the same
-order and takes the same number of steps; `base` is the demo's recipe and belongs to every group.
+order and takes the same number of steps; `base`, mode `prefix`, belongs to every group.
 """
 
 from __future__ import annotations

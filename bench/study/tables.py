@@ -307,9 +307,9 @@ def decoding(content: Mapping[str, Any]) -> str:
 
 
 def summary(results: Results) -> str:
-    """The table at the top: the choices, each against the demo's recipe."""
+    """The table at the top: the choices, each against `base`."""
     chosen = (
-        ("base", "", "demo's recipe: prefix, pairs, uniform, t leaning to the top"),
+        ("base", "", "`base`: mode `prefix`, pairs, uniform, t leaning to the top"),
         ("complementary_elbo", "", "public recipe's objective: pairs, `elbo`"),
         ("single_elbo", "", "one mask a sample, `elbo`"),
         ("full", "", "full attention"),
@@ -326,7 +326,7 @@ def summary(results: Results) -> str:
         difference = results.difference(arm, "f1", variant, base_variant="")
         is_base = (arm, variant) == ("base", "")
         rows.append([label, *cells, _DASH if is_base else show_difference(difference)])
-    return table(["choice", "F1", "ROUGE-L", "F1 − demo's"], rows)
+    return table(["choice", "F1", "ROUGE-L", "F1 − base"], rows)
 
 
 def _rows(
