@@ -100,19 +100,32 @@ def report_pass(
     log_probs = -token_cross_entropy(drawn.index_fill(1, forbidden, -torch.inf), wanted[split:])
     log_probs = log_probs.new_zeros(spoken.shape).masked_scatter(spoken, log_probs)
     output = ReportOutput(log_probs=log_probs.transpose(0, 1))
-    if not copies:
-        return output
 
-    # 4. The denoising loss, each sample over the tokens of its first answer.
+    # 4. The denoising loss of the first reports.
+    if copies:
+        _add_denoising(output, model.config.loss_weighting, copies, span, masked, token_ce)
+    return output
+
+
+def _add_denoising(
+    output: ReportOutput,
+    weighting: str,
+    copies: Sequence[Noise],
+    span: AnswerSpan,
+    masked: Tensor,
+    token_ce: Tensor,
+) -> None:
+    """The denoising loss, each sample over the tokens of its first answer, and what is reported.
+
+    masked: (K, B, R) bool. token_ce: (M,), of the masked rows.
+    """
     answer_length = masked.any(dim=0).sum(dim=1)
     p_mask = torch.stack([take_rows(copy.p_mask, span.start, span.width) for copy in copies])
-    weighting = model.config.loss_weighting
     output.sample_loss = masked_diffusion_loss(token_ce, masked, p_mask, answer_length, weighting)
     output.copy_ce = cross_entropy_by_copy(token_ce.detach(), masked)
     output.copy_tokens = masked.sum(dim=-1)
     targets_p = p_mask * masked.any(dim=0)
     output.copy_p = targets_p.sum(dim=-1) / answer_length.clamp(min=1)
-    return output
 
 
 def _masked(copies: Sequence[Noise], span: AnswerSpan, own: Tensor) -> Tensor:
