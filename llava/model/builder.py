@@ -187,38 +187,6 @@ def build_from_backbones(
     return Loaded(tokenizer, model.eval(), image_processor, _context_length(model))
 
 
-def describe_start(language_model: str | Path, attention_mode: str) -> str:
-    """What a run starts from, in words, and what to expect of it in this attention mode.
-
-    A block-diffusion checkpoint has the same config as one of MDLM (`a2d-qwen3`); only its name
-    tells them apart. Raises what transformers raises for a name that the hub does not know.
-    """
-    name = str(language_model)
-    if Path(name).is_dir():
-        model_type = read_config(Path(name)).get("model_type")
-    else:
-        model_type = AutoConfig.from_pretrained(name).model_type
-    if model_type == "qwen3":
-        kind = "a causal Qwen3"
-        expect = (
-            "its causal reading works from the first step, its drafts have to be learned"
-            if attention_mode == "block"
-            else "it never saw a mask: expect a high loss at first, and more steps than from a "
-            "diffusion checkpoint"
-        )
-    else:
-        in_blocks = "bd3lm" in name.lower()
-        kind = "a block-diffusion Qwen3" if in_blocks else "a masked-diffusion Qwen3"
-        expect = (
-            "its drafts work from the first step, its causal reading has to be learned again"
-            if attention_mode == "block"
-            else "it fills masks from the first step"
-        )
-        if in_blocks and attention_mode != "block":
-            expect += " within its blocks, and has to learn to see what comes after them"
-    return f"language model {name}: {kind} ({model_type}), in mode {attention_mode}: {expect}"
-
-
 def load_language_model(path: str | Path) -> Qwen3ForMaskedDiffusion:
     """The language model alone, from `a2d-qwen3` or plain `qwen3` weights; fp32 on the CPU."""
     if Path(path).is_dir():

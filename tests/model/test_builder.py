@@ -11,7 +11,6 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.images.layout import ImageLayout
 from llava.model.builder import (
     build_from_backbones,
-    describe_start,
     load_checkpoint,
     load_language_model,
     load_pretrained_model,
@@ -221,24 +220,3 @@ def test_a_vision_tower_and_a_base_give_a_model_for_inference(tiny_backbones):
 def test_unknown_devices_and_precisions_are_refused(tiny_checkpoint, settings, message):
     with pytest.raises(ValueError, match=message):
         load_pretrained_model(tiny_checkpoint, **settings)
-
-
-@pytest.mark.parametrize(
-    ("name", "model_type", "mode", "words"),
-    [
-        ("x", "qwen3", "block", "a causal Qwen3 (qwen3), in mode block: its causal reading works"),
-        ("x", "qwen3", "prefix", "it never saw a mask"),
-        (
-            "x-mdlm",
-            "a2d-qwen3",
-            "block",
-            "a masked-diffusion Qwen3 (a2d-qwen3), in mode block: its d",
-        ),
-        ("x-bd3lm", "a2d-qwen3", "full", "a block-diffusion Qwen3 (a2d-qwen3), in mode full"),
-    ],
-)
-def test_what_a_run_starts_from_is_named(tmp_path, name, model_type, mode, words):
-    folder = tmp_path / name
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
-    assert words in describe_start(folder, mode)

@@ -1,11 +1,13 @@
 """A run that goes on with a trained checkpoint instead of joining backbones."""
 
+import json
+
 import pytest
 import torch
 
 from llava.model.builder import load_checkpoint
 from llava.model.lora import ADAPTER_FILE
-from llava.train.initial_model import initial_model
+from llava.train.initial_model import describe_start, initial_model
 from llava.train.train import main, parse_arguments
 
 
@@ -81,3 +83,24 @@ def test_adapters_are_to_be_merged_first(command, trained, tmp_path, capsys):
     (adapted / ADAPTER_FILE).touch()
     assert main(going_on(command, adapted, tmp_path / "run")) == 2
     assert "llava.train.merge_lora first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "mode", "words"),
+    [
+        ("x", "qwen3", "block", "a causal Qwen3 (qwen3), in mode block: its causal reading works"),
+        ("x", "qwen3", "prefix", "it never saw a mask"),
+        (
+            "x-mdlm",
+            "a2d-qwen3",
+            "block",
+            "a masked-diffusion Qwen3 (a2d-qwen3), in mode block: its d",
+        ),
+        ("x-bd3lm", "a2d-qwen3", "full", "a block-diffusion Qwen3 (a2d-qwen3), in mode full"),
+    ],
+)
+def test_what_a_run_starts_from_is_named(tmp_path, name, model_type, mode, words):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert words in describe_start(folder, mode)
