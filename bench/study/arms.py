@@ -52,7 +52,7 @@ _ELBO, _UNIFORM = {"loss_weighting": "elbo"}, {"loss_weighting": "uniform"}
 
 _BLOCK = _DEMO | {"attention_mode": "block"}
 _THRESHOLDS = ("threshold_0.9", "threshold_0.7")
-_READINGS = ("causal", "speculative", *_THRESHOLDS)
+READINGS = ("causal", "speculative", *_THRESHOLDS)
 
 ARMS = (
     Arm(
@@ -77,20 +77,18 @@ ARMS = (
     Arm("end_weight_3", ("canvas",), _DEMO | {"end_of_text_weight": "3"}),
     Arm("no_context", ("context",), _DEMO | {"context_dropout": "1.0"}, ("no_context",)),
     Arm("context_dropout", ("context",), _DEMO | {"context_dropout": "0.3"}, ("no_context",)),
-    Arm("block", ("block",), _BLOCK, _READINGS),
-    Arm("block_aligned", ("block",), _BLOCK | {"random_block_grid": "false"}, _READINGS),
+    Arm("block", ("block",), _BLOCK, READINGS),
+    Arm("block_aligned", ("block",), _BLOCK | {"random_block_grid": "false"}, READINGS),
     Arm("block_no_next_token", ("block",), _BLOCK | {"causal_weight": "0"}, _THRESHOLDS),
-    Arm("block_single", ("block",), _BLOCK | _SINGLE, _READINGS),
-    Arm("block_masked", ("block",), _BLOCK | _SINGLE | {"t_power": "1000"}, _READINGS),
-    Arm("block_4", ("block",), _BLOCK | {"block_length": "4"}, _READINGS),
-    Arm("block_16", ("block",), _BLOCK | {"block_length": "16"}, _READINGS),
-    Arm("block_whole_share", ("block",), _BLOCK | {"whole_canvas_share": "0.25"}, _READINGS),
-    Arm("block_causal_prefix", ("block",), _BLOCK | {"causal_prefix": "true"}, _READINGS),
-    Arm("block_from_causal", ("block",), _BLOCK, _READINGS, start="causal"),
-    Arm("block_from_hybrid", ("block",), _BLOCK, _READINGS, start="hybrid"),
-    Arm(
-        "block_growing", ("block",), _BLOCK | {"growing_blocks": "true"}, _READINGS, start="causal"
-    ),
+    Arm("block_single", ("block",), _BLOCK | _SINGLE, READINGS),
+    Arm("block_masked", ("block",), _BLOCK | _SINGLE | {"t_power": "1000"}, READINGS),
+    Arm("block_4", ("block",), _BLOCK | {"block_length": "4"}, READINGS),
+    Arm("block_16", ("block",), _BLOCK | {"block_length": "16"}, READINGS),
+    Arm("block_whole_share", ("block",), _BLOCK | {"whole_canvas_share": "0.25"}, READINGS),
+    Arm("block_causal_prefix", ("block",), _BLOCK | {"causal_prefix": "true"}, READINGS),
+    Arm("block_from_causal", ("block",), _BLOCK, READINGS, start="causal"),
+    Arm("block_from_hybrid", ("block",), _BLOCK, READINGS, start="hybrid"),
+    Arm("block_growing", ("block",), _BLOCK | {"growing_blocks": "true"}, READINGS, start="causal"),
 )
 GROUPS = ("objective", "attention", "canvas", "context", "block")
 

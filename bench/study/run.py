@@ -159,20 +159,9 @@ def load_writer(folder: Path, settings: Settings, dtype: str | None = None) -> R
 
 def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Settings) -> None:
     """Decode the test phantoms, score them, write the record."""
-    from bench.decode_quality import requests_of, write_all
-    from bench.study.scoring import score_reports
-
-    documents, drawn = test_phantoms(settings)
-    config = sampling_of(variant, settings)
-    requests = requests_of(documents)
-    if variant == "no_context":
-        requests = [without_context(request) for request in requests]
     folder = settings.run_folder(arm.name, seed)
-    checkpoint = folder / f"checkpoint-{step}"
-    writer = load_writer(checkpoint, settings, "bfloat16" if settings.bf16 else None)
-    reports, seconds = write_all(writer, requests, config, DECODE_BATCH)
+    metrics = scores_of(folder / f"checkpoint-{step}", variant, settings)
     curve = held_out_curve(folder)
-    metrics = score_reports(documents, drawn, reports, seconds)
     nelbo = dict(curve).get(step)
     if nelbo is not None and variant in ("", EQUAL_TIME):
         metrics["nelbo"] = nelbo
@@ -181,13 +170,27 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
         seed=seed,
         step=step,
         variant=variant,
-        n=len(documents),
+        n=settings.tests,
         seconds_per_step=seconds_per_step(folder),
         metrics=metrics,
         curve=curve if not variant else [],
     )
     record.write(settings.study)
     print(f"{record.name}: F1 {metrics['f1']:.3f}, ROUGE-L {metrics['rouge_l']:.3f}", flush=True)
+
+
+def scores_of(checkpoint: Path, variant: str, settings: Settings) -> dict[str, float]:
+    """The metrics of the reports of the test phantoms, decoded as the variant says."""
+    from bench.decode_quality import requests_of, write_all
+    from bench.study.scoring import score_reports
+
+    documents, drawn = test_phantoms(settings)
+    requests = requests_of(documents)
+    if variant == "no_context":
+        requests = [without_context(request) for request in requests]
+    writer = load_writer(checkpoint, settings, "bfloat16" if settings.bf16 else None)
+    reports, seconds = write_all(writer, requests, sampling_of(variant, settings), DECODE_BATCH)
+    return score_reports(documents, drawn, reports, seconds)
 
 
 def sampling_of(variant: str, settings: Settings) -> SamplingConfig:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.decode_quality import QUALITIES, keeps_quality
-from bench.study.arms import ARMS, TWIN, Arm, find
+from bench.study.arms import ARMS, READINGS, TWIN, Arm
 from bench.study.intervals import Interval, mean_interval, paired_difference
 from bench.study.records import Record
 
@@ -105,7 +105,7 @@ class Results:
         return paired_difference(values, others)
 
     def seconds_per_step(self, arm: str) -> Interval | None:
-        values = [record.seconds_per_step for record in self.of(arm)]
+        values = [r.seconds_per_step for r in self.of(arm) if r.seconds_per_step]
         return mean_interval(values) if values else None
 
 
@@ -187,11 +187,11 @@ def _decodings(results: Results) -> list[tuple[str, str, str]]:
     """(arm, variant, what it is called) of the table of mode `block`, as far as measured."""
     names = {"": "threshold 0.9, at least two", "beside_one": "a token a pass"}
     found = [(TWIN, "", "a token a pass"), ("base", "beside_one", names["beside_one"])]
-    for arm in [find("base"), *members(results, "block")]:
-        for variant in ("", *arm.variants):
-            if variant != "no_context":
-                called = names.get(variant, variant.replace("_", " "))
-                found.append((arm.name, variant, called))
+    arms = ["base", *(arm.name for arm in members(results, "block"))]
+    others = {r.arm for r in results.records if r.arm.startswith("block")} - set(arms)
+    for arm in [*arms, *sorted(others)]:  # others: of `bench.study.checkpoint`
+        for variant in ("", *READINGS):
+            found.append((arm, variant, names.get(variant, variant.replace("_", " "))))
     return [each for each in found if results.of(each[0], each[1])]
 
 

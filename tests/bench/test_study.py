@@ -215,7 +215,7 @@ def test_a_perfect_report_scores_one_and_errs_in_nothing():
     assert (found["length_error"], found["omitted_normal"], found["empty"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("module", ["arms", "run", "pool", "report"])
+@pytest.mark.parametrize("module", ["arms", "run", "pool", "report", "checkpoint"])
 def test_the_command_lines_explain_themselves(module):
     command = [sys.executable, "-m", f"bench.study.{module}", "--help"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
