@@ -92,13 +92,17 @@ def test_every_job_stands_behind_what_it_needs(settings):
     jobs_of = list(plan(settings, "", [0, 1]))
     names = [job.name for job in jobs_of]
     assert names[:2] == ["base_seed0", "base_seed1"]
-    assert len(set(names)) == len(names) == 2 * (len(ARMS) + 2) + 1  # twin, curves; gradient
+    assert (
+        len(set(names)) == len(names) == 2 * (len(ARMS) + 3) + 1
+    )  # twin, infill, curves; gradient
     for number, job in enumerate(jobs_of):
         assert set(job.after) <= set(names[:number])
     assert [j.name for j in plan(settings, "single_elbo", [1])] == [
         "base_seed1",
         "single_elbo_seed1",
     ]
+    *_, last = plan(settings, "base,block", [1])
+    assert (last.name, last.after) == ("infill_seed1", ("base_seed1", "block_seed1"))
 
 
 def test_a_failed_job_stops_only_what_needs_it(tmp_path, capsys):
