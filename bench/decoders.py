@@ -184,11 +184,13 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _faster(timed: Mapping[str, Any], name: str) -> str:
-    """The last three cells: both ratios, and whether the side wins or loses in every round."""
+    """The last three cells: both ratios, and whether the side wins or loses in every round, of
+    which there must be several."""
     if name not in timed["ratios"]:
         return "1 | 1 | "
     clock, processor = (timed["ratios"][name][each] for each in ("wall", "processor"))
-    lost, won = clock["high"] < 1, clock["low"] > 1
+    several = len(timed["rounds"]) > 1
+    lost, won = several and clock["high"] < 1, several and clock["low"] > 1
     verdict = "slower" if lost else "faster" if won else "not told apart"
     return f"{_show(clock, 2)} | {_show(processor, 2)} | {verdict}"
 
