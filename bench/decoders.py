@@ -97,13 +97,16 @@ def timed_rounds(
     model: Any, prefix: Any, tokens: int, tokens_a_pass: float, rounds: int
 ) -> dict[str, Any]:
     """Every side once a round; the first one of a round changes. Whole reports, prompt included."""
+    from decoder_sides import Way, write
+
     sides = _sides(model, prefix, tokens, tokens_a_pass)
-    passes = {name: _passes(run()) for name, run in sides.items()} if rounds else {}  # warms up
-    names, measured = list(sides), []
+    write(model, prefix, min(tokens, 16), Way("warm-up", "causal"))
+    names, measured, passes = list(sides), [], {}
     for index in range(rounds):
         turn = names[index % len(names) :] + names[: index % len(names)]
-        timings = {name: asdict(_timing(sides[name]())) for name in turn}
-        measured.append({name: timings[name] for name in names})
+        ran = {name: sides[name]() for name in turn}
+        passes = {name: _passes(ran[name]) for name in names}
+        measured.append({name: asdict(_timing(ran[name])) for name in names})
         seconds = ", ".join(f"{name} {t['wall']:.1f} s" for name, t in measured[-1].items())
         print(f"round {index + 1}: {seconds}", flush=True)
     return {"passes": passes, "rounds": measured, "ratios": ratios(measured)}
@@ -181,11 +184,13 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _faster(timed: Mapping[str, Any], name: str) -> str:
-    """The last three cells: both ratios, and whether the side wins or loses in every round."""
+    """The last three cells: both ratios, and whether the side wins or loses in every round, of
+    which there must be several."""
     if name not in timed["ratios"]:
         return "1 | 1 | "
     clock, processor = (timed["ratios"][name][each] for each in ("wall", "processor"))
-    lost, won = clock["high"] < 1, clock["low"] > 1
+    several = len(timed["rounds"]) > 1
+    lost, won = several and clock["high"] < 1, several and clock["low"] > 1
     verdict = "slower" if lost else "faster" if won else "not told apart"
     return f"{_show(clock, 2)} | {_show(processor, 2)} | {verdict}"
 

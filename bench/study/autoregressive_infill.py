@@ -67,13 +67,36 @@ def blank_out(report: str, tokenizer: PreTrainedTokenizerBase) -> Gapped | None:
     return Gapped(Template(tuple(parts)), tuple(hidden)) if hidden else None
 
 
+def blank_one(report: str, tokenizer: PreTrainedTokenizerBase) -> Gapped | None:
+    """Only the first sentence that states a finding and has text after it; None without one."""
+    said = sentences(report)
+    for index, sentence in enumerate(said[:-1]):
+        if findings_in(sentence) == NORMAL:
+            continue
+        space = " " if index else ""
+        before = [" ".join(said[:index]) + space] if index else []
+        count = len(tokenizer(space + sentence, add_special_tokens=False)["input_ids"])
+        after = " " + " ".join(said[index + 1 :])
+        return Gapped(Template((*before, Blank(count, count), after)), (sentence,))
+    return None
+
+
+def without_right(gapped: Gapped) -> Gapped:
+    """The first blank and what is before it."""
+    parts = gapped.template.parts
+    first = next(index for index, part in enumerate(parts) if isinstance(part, Blank))
+    return Gapped(Template(parts[: first + 1]), gapped.hidden[:1])
+
+
 @dataclass(frozen=True)
 class InfillScore:
-    """f1: micro, of the filled reports' findings against those drawn. right: share of blanks whose
-    findings are those of the sentence that was there. exact: share restored word for word.
-    fixed_kept: share of reports whose given text is unchanged."""
+    """f1: micro, of the filled reports' findings against those drawn. fill_f1: micro, of the fills'
+    findings against those of the sentences that were there. right: share of blanks with the very
+    same findings. exact: share restored word for word. fixed_kept: share of reports whose given
+    text is unchanged."""
 
     f1: float
+    fill_f1: float
     right: float
     exact: float
     fixed_kept: float
@@ -89,8 +112,11 @@ def score_infill(
         for hidden, fill in zip(gap.hidden, report.fills, strict=True)
     ]
     kept = [g.keeps_fixed_text(r.text) for g, r in zip(gapped, written, strict=True)]
+    there = [findings_in(gold) - NORMAL for gold, _ in pairs]
+    filled = [findings_in(said) - NORMAL for _, said in pairs]
     return InfillScore(
         f1=micro_f1(drawn, [findings_in(report.text) for report in written]),
+        fill_f1=micro_f1(there, filled),
         right=sum(findings_in(gold) == findings_in(said) for gold, said in pairs) / len(pairs),
         exact=sum(gold == said for gold, said in pairs) / len(pairs),
         fixed_kept=sum(kept) / len(kept),

@@ -3,9 +3,9 @@
     python -m bench.study.pool --study exp/study --jobs 2
 
 Starts `run` for each. First `base`, which the others are compared with, then seed by seed every
-other arm, the autoregressive twin and the decoding curves; after the first seed the variance of the
-gradient. A job that fails stops only what needs it, and the same command
-repeats what is missing.
+other arm, the autoregressive twin, infill and the decoding curves; after the first seed the
+variance of the gradient. A job that fails stops only what needs it, and the same command repeats
+what is missing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench.study.arms import TWIN, Settings, add_options, chosen, with_twin
 from bench.study.decoding import NAME as DECODING
+from bench.study.infill import ARMS as INFILL_ARMS
 from bench.study.run import BLOCK_LENGTH
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +62,7 @@ def plan(
             arguments = (*common, "--stage", "run", *_seed(seed))
             after = (f"{BASE}_seed{seed}",)
             yield Job(f"{TWIN}_seed{seed}", f"bench.study.{TWIN}", arguments, after)
+        yield from _infill(names, seed, common)
         if names:
             continue
         yield _decoding(settings, seed)
@@ -72,6 +74,17 @@ def _arm(name: str, seed: int, common: Sequence[str]) -> Job:
     after = () if name == BASE else (f"{BASE}_seed{seed}",)
     arguments = (*common, "--arm", name, *_seed(seed))
     return Job(f"{name}_seed{seed}", "bench.study.run", arguments, after)
+
+
+def _infill(names: str, seed: int, common: Sequence[str]) -> Iterator[Job]:
+    """Templates filled by `base` and the other arms that are compared in it, and by the twin."""
+    trained = {BASE, *(arm.name for arm in chosen(names))}
+    ready = [name for name in INFILL_ARMS if name in trained]
+    ready += [TWIN] if with_twin(names) else []
+    if len(ready) > 1:
+        arguments = (*common, "--arms", ",".join(ready), *_seed(seed))
+        after = tuple(f"{arm}_seed{seed}" for arm in ready)
+        yield Job(f"infill_seed{seed}", "bench.study.infill", arguments, after)
 
 
 def _decoding(settings: Settings, seed: int) -> Job:

@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.study import tables
 from bench.study.decoding import read_decoding
+from bench.study.infill_table import infill
 from bench.study.plots import draw_all
 from bench.study.records import read_records
 from bench.study.tables import Results
@@ -56,6 +57,7 @@ def write_report(study: Path, output: Path, section: str = "") -> None:
         return
     decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
     parts = {name: write(results) for name, write in tables.TABLES.items()}
+    parts["infill"] = infill(results)
     parts["size"] = sizes(study, results)
     if decoding is not None:
         parts["decoding"] = tables.decoding(decoding)

@@ -117,6 +117,8 @@ def test_losses_are_shown_as_losses(bench):
     assert lines["fast"].endswith("| faster |")
     assert lines["even"].endswith("| not told apart |")
     assert "given (3.2), not measured" in decoders.markdown(result)
+    once = timed | {"rounds": rounds[:1], "ratios": decoders.ratios(rounds[:1])}
+    assert "faster |" not in decoders.markdown(result | {"timed": once})  # one round is no spread
 
 
 def test_every_side_is_timed_in_every_round(bench, model, capsys):

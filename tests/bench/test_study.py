@@ -98,8 +98,8 @@ def test_a_list_of_arms_names_its_starts_and_may_hold_the_twin(settings, capsys)
     assert words[words.index("--model_name_or_path") + 1].endswith("backbones/hybrid")
     planned = [job.name for job in plan(settings, "block,autoregressive", [0, 1])]
     assert planned == [
-        *("base_seed0", "base_seed1", "block_seed0", "autoregressive_seed0"),
-        *("block_seed1", "autoregressive_seed1"),
+        *("base_seed0", "base_seed1", "block_seed0", "autoregressive_seed0", "infill_seed0"),
+        *("block_seed1", "autoregressive_seed1", "infill_seed1"),
     ]
 
 
@@ -107,13 +107,17 @@ def test_every_job_stands_behind_what_it_needs(settings):
     jobs_of = list(plan(settings, "", [0, 1]))
     names = [job.name for job in jobs_of]
     assert names[:2] == ["base_seed0", "base_seed1"]
-    assert len(set(names)) == len(names) == 2 * (len(ARMS) + 2) + 1  # twin, curves; gradient
+    assert (
+        len(set(names)) == len(names) == 2 * (len(ARMS) + 3) + 1
+    )  # twin, infill, curves; gradient
     for number, job in enumerate(jobs_of):
         assert set(job.after) <= set(names[:number])
     assert [j.name for j in plan(settings, "single_elbo", [1])] == [
         "base_seed1",
         "single_elbo_seed1",
     ]
+    *_, last = plan(settings, "base,block", [1])
+    assert (last.name, last.after) == ("infill_seed1", ("base_seed1", "block_seed1"))
 
 
 def test_a_failed_job_stops_only_what_needs_it(tmp_path, capsys):
@@ -178,7 +182,7 @@ def test_the_report_fills_every_marker_and_leaves_the_conclusions_alone(tmp_path
     full = next(line for line in page.splitlines() if line.startswith("| full |"))
     assert full.endswith("**+0.051 ± 0.002** |")
     assert "| `base`" in (tmp_path / "out/docs/results.md").read_text()
-    assert "demo's recipe" in page
+    assert "mode `prefix`, pairs, uniform" in page
     results = json.loads((tmp_path / "out/bench/results/study.json").read_text())
     assert results["arms"]["full"]["usual"]["f1"]["mean"]["mean"] == pytest.approx(0.651)
     for picture in ("objective", "differences"):
