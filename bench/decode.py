@@ -45,11 +45,9 @@ class Row:
 
 
 def flop_rows() -> list[Row]:
-    from decode_sides import CANVAS, PREFIX, autoregressive_work, counted, times
+    from decode_sides import CANVAS, PREFIX, autoregressive_work, counted, published_work
 
-    everything = PREFIX + CANVAS
-    one_pass = counted("full", cache="none", steps=1)
-    published = replace(times(one_pass, CANVAS), head_rows=CANVAS * everything)
+    everything, published = PREFIX + CANVAS, published_work()
     undecided = counted("prefix", steps=CANVAS)
     rows = [
         _row(f"published: recompute, all logits, {CANVAS} steps", "full", True, CANVAS, published),

@@ -73,6 +73,15 @@ def times(work: Counters, count: int) -> Counters:
     return Counters(**(scaled | {"images": work.images, "tower_calls": work.tower_calls}))
 
 
+def published_work() -> Counters:
+    """The published loop: CANVAS passes, each over every position, layer and logit."""
+    everything = PREFIX + CANVAS
+    one_pass = Counters(tower_calls=1, images=1, head_rows=everything)
+    one_pass.add_pass(everything)
+    one_pass.add_rows(everything, everything, LANGUAGE["num_hidden_layers"])
+    return times(one_pass, CANVAS)
+
+
 def autoregressive_work(tokens: int) -> Counters:
     """Prefill and one token a pass, with a key/value cache; causal, so half of the prefix pairs."""
     layers = LANGUAGE["num_hidden_layers"]

@@ -83,11 +83,10 @@ def _counted(name: str, mode: str, tokens: int, passes: int, work: Any) -> Count
 
 def _published() -> Counted:
     """As `decode.py flops` has it: everything computed in each of 128 steps."""
-    from decode_sides import CANVAS, PREFIX, counted, times
+    from decode_sides import CANVAS, published_work
 
-    work = times(counted("full", cache="none", steps=1), CANVAS)
-    work.head_rows = CANVAS * (PREFIX + CANVAS)
-    return _counted(f"published: recompute, all logits, {CANVAS} steps", "full", 128, 128, work)
+    name = f"published: recompute, all logits, {CANVAS} steps"
+    return _counted(name, "full", 128, 128, published_work())
 
 
 # ---------------------------------------------------------------------- seconds

@@ -117,6 +117,7 @@ def test_lmms_eval_scores_what_the_writer_wrote_for_every_document(
         "tokens": ["<5>", "<7>"],
         "confidence": [0.5, 1.0],
         "decided_at": [1, 0],
+        "drafts": [],
     }
 
     scores = results["results"][TASK]
