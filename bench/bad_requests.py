@@ -115,7 +115,9 @@ BODIES = {
     "a canvas of none": lambda p, limits: report(p, sampling={"gen_length": 0}),
     "blocks that do not fit": lambda p, limits: report(p, sampling={"block_length": 5}),
     "a compiled step": lambda p, limits: report(p, sampling={"step": "compile"}),
-    "a decoder of other checkpoints": lambda p, limits: report(p, sampling={"decoder": "causal"}),
+    "a template left to right": lambda p, limits: report(
+        p, template="The heart is [4].", sampling={"decoder": "speculative"}
+    ),
     "stops too many": lambda p, limits: report(p, sampling={"stop": ["a"] * 9}),
     "a seed too large": lambda p, limits: report(p, seed=2**40),
     "a seed that is text": lambda p, limits: report(p, seed="1"),

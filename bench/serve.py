@@ -51,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             ratio = together["reports_per_second"] / alone["shown"]["reports_per_second"]
             result["throughput_ratio"] = round(ratio, 2)
             result["bad_requests"] = bad(client, bodies[0])
+            refused = memory(process)
+            bad(client, bodies[0])
             result["memory_mib"] = {
                 "after_one_at_a_time": warm,
                 "after_load": loaded,
-                "after_bad_requests": memory(process),
+                "after_bad_requests": refused,
+                "after_bad_requests_again": memory(process),
             }
         process.terminate()
         result["exit_status"] = process.wait(60)

@@ -53,7 +53,8 @@ def write_report(study: Path, output: Path, section: str = "") -> None:
     if section:
         parts = {section: tables.TABLES[section](results), f"{section}_size": sizes(study, results)}
         _write_page(output, parts)
-        _write_json(output / f"bench/results/study_{section}.json", compact(results))
+        made = compact(results) | {"command": f"SECTION={section} bash bench/study.sh"}
+        _write_json(output / f"bench/results/study_{section}.json", made)
         return
     decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
     parts = {name: write(results) for name, write in tables.TABLES.items()}
