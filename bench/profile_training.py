@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = words.index("--") if "--" in words else len(words)
     parser = _parser()
     args = parser.parse_args(words[:split])
-    from llava.train.arguments import parse_arguments
+    from llava.train.options.parsing import parse_arguments
     from llava.train.run.folder import ARGUMENTS_FILE
     from llava.train.train import train
 
@@ -62,7 +62,7 @@ def options_of(run: Path, output: Path) -> list[str]:
     """What a run was told, as a command line that saves nothing and works in another folder."""
     from transformers import TrainingArguments
 
-    from llava.train.options import GROUPS
+    from llava.train.options.fields import GROUPS
     from llava.train.run.folder import ARGUMENTS_FILE
 
     recorded = json.loads((run / ARGUMENTS_FILE).read_text(encoding="utf-8"))

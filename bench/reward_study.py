@@ -110,7 +110,7 @@ def run_steps(plan: Plan, rewards: str, seed: int, steps: int, folder: Path) -> 
     from bench.study.run import step_clock
     from llava.reward.arguments import REWARD
     from llava.reward.train import reinforce
-    from llava.train.arguments import parse_arguments
+    from llava.train.options.parsing import parse_arguments
     from llava.train.train import train
 
     clock, words = step_clock(), options(plan, rewards, seed, steps, folder)

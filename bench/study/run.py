@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def cache_features(settings: Settings) -> int:
     """What the frozen tower makes of every training image, before jobs would do it at once."""
     from llava.data.samples.reading import load_entries
-    from llava.train.arguments import parse_arguments
     from llava.train.assembly import build_model, stored_views
+    from llava.train.options.parsing import parse_arguments
 
     arguments = parse_arguments(train_options(find("base"), 0, settings))
     loaded = build_model(arguments)
@@ -91,7 +91,7 @@ def train_arm(arm: Arm, seed: int, settings: Settings) -> int:
     """Train into the arm's folder unless that is finished; the exit code of the training."""
     from bench.study.weight_mean import WeightMean
     from llava.store import write_json
-    from llava.train.arguments import parse_arguments
+    from llava.train.options.parsing import parse_arguments
     from llava.train.run.folder import FINISHED_FILE
     from llava.train.train import train
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from llava.command_line import Range
 from llava.reward.scorer import parse_weights
-from llava.train.arguments import Program
-from llava.train.options import option
-from llava.train.ranges import check_ranges
+from llava.train.options.fields import option
+from llava.train.options.parsing import Program
+from llava.train.options.ranges import check_ranges
 
 RANGES = {
     "reward_temperature": Range(0, above=True),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llava.reward.arguments import REWARD, RewardArguments
 from llava.train.initial_model import built_in_options
-from llava.train.options import Arguments, is_checkpoint
+from llava.train.options.fields import Arguments, is_checkpoint
 from llava.train.run import exits
 from llava.train.train import run, train
 

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llava.train.options import Arguments, DataArguments, is_checkpoint, mask_draws, tunable_parts
+from llava.train.options.fields import (
+    Arguments,
+    DataArguments,
+    is_checkpoint,
+    mask_draws,
+    tunable_parts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

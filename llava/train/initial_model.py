@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.train.options import Arguments, ModelArguments, is_checkpoint
+from llava.train.options.fields import Arguments, ModelArguments, is_checkpoint
 
 if TYPE_CHECKING:
     from llava.model.builder import Loaded

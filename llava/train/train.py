@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llava.train.arguments import TRAIN, Program, build_parser, parse_arguments
 from llava.train.assembly import build_dataset, build_model, build_trainer
 from llava.train.launch import end_with_launcher
+from llava.train.options.parsing import TRAIN, Program, build_parser, parse_arguments
 from llava.train.run import exits
 from llava.train.run.exits import NonFiniteError, SharedError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from llava.train.assembly import MakeTrainer
-    from llava.train.options import Arguments
+    from llava.train.options.fields import Arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 from bench import reward_study
 from bench.reward_study import ARMS, COLUMNS, SUPERVISED, Plan, main, measure, options, table
 from llava.reward.arguments import REWARD
-from llava.train.arguments import parse_arguments
+from llava.train.options.parsing import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 

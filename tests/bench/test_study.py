@@ -19,8 +19,8 @@ from bench.study.records import Record, exists, read_record, read_records
 from bench.study.report import fill, write_report
 from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations
 from bench.study.scoring import omitted_normal, score_texts
-from llava.train.arguments import parse_arguments
-from llava.train.options import mask_draws
+from llava.train.options.fields import mask_draws
+from llava.train.options.parsing import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("f1", "rouge_l", "truncated", "repetition", "length_ratio", "length_error")

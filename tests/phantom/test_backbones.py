@@ -24,8 +24,8 @@ from llava.phantom.backbones.vision import (
     new_vision_model,
     sentences,
 )
-from llava.train.checks import check_training
-from llava.train.options import RunArguments
+from llava.train.options.checks import check_training
+from llava.train.options.fields import RunArguments
 
 REPORT = "There is a small left pleural effusion. No pneumothorax is seen. The lungs are hazy."
 

@@ -8,8 +8,8 @@ import torch
 from llava.constants import IGNORE_INDEX
 from llava.data.prompt import context_text, split_context
 from llava.data.samples.context_dropout import ContextDropout
-from llava.train.arguments import parse_arguments
 from llava.train.assembly import build_model, build_trainer
+from llava.train.options.parsing import parse_arguments
 
 QUESTION = "Describe. Following clinical context: Indication: a History: b Technique: c"
 

@@ -212,8 +212,8 @@ def validated(tmp_path_factory, command, mixed_data):
 
 def evaluate(checkpoint, batch_size, command, mixed_data, output, *options) -> float:
     """The validation loss of a checkpoint's weights, taken anew."""
-    from llava.train.arguments import parse_arguments
     from llava.train.assembly import build_model, build_trainer
+    from llava.train.options.parsing import parse_arguments
 
     more = ("--eval_data_path", mixed_data, "--per_device_eval_batch_size", batch_size)
     arguments = parse_arguments(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llava.train.arguments import parse_arguments
-from llava.train.options import GROUPS
-from llava.train.ranges import RANGES
+from llava.train.options.fields import GROUPS
+from llava.train.options.parsing import parse_arguments
+from llava.train.options.ranges import RANGES
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_NUMBERS = ("nan", "inf", "-inf")

@@ -47,7 +47,7 @@ for name in GEN_LENGTH BLOCK_LENGTH REPORT_BATCH_SIZE; do need_whole "$name" 1; 
 for name in EPOCHS LEARNING_RATE VISION_TOWER_LR WEIGHT_DECAY; do need_number "$name"; done
 OBJECTIVE=("${TRAINED[@]}" --answer_canvas "$GEN_LENGTH" --draft_weight "$DRAFT_WEIGHT"
   --masked_block_share "$MASKED_BLOCK_SHARE" --certainty_weight "$CERTAINTY_WEIGHT")
-"$PYTHON" -c 'from llava.train.arguments import check_own_options; check_own_options()' \
+"$PYTHON" -c 'from llava.train.options.parsing import check_own_options; check_own_options()' \
   --model_name_or_path "$CHECKPOINT" --data_path "$DATA_PATH" \
   --loss_weighting "${LOSS_WEIGHTING:-elbo}" "${OBJECTIVE[@]}" "$@"
 

@@ -20,7 +20,7 @@ from llava.train.run.exits import RunFolderError
 from llava.train.run.processes import gathered
 
 if TYPE_CHECKING:
-    from llava.train.options import Arguments
+    from llava.train.options.fields import Arguments
 
 logger = logging.getLogger(__name__)
 

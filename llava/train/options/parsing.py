@@ -1,6 +1,6 @@
 """The command line of a training run.
 
-Options of this project are listed in `options`; every other `--name value` is an option of
+Options of this project are listed in `fields`; every other `--name value` is an option of
 `transformers.TrainingArguments`. What is refused is in `ranges` and `checks`.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from llava.command_line import nearest
-from llava.train.checks import check_arguments, check_training
-from llava.train.options import GROUPS, Arguments
-from llava.train.ranges import check_ranges
+from llava.train.options.checks import check_arguments, check_training
+from llava.train.options.fields import GROUPS, Arguments
+from llava.train.options.ranges import check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llava.train.options import TUNABLE_PARTS, VIEWS, is_checkpoint, tunable_parts
+from llava.train.options.fields import TUNABLE_PARTS, VIEWS, is_checkpoint, tunable_parts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-    from llava.train.options import DataArguments, ModelArguments, RunArguments
+    from llava.train.options.fields import DataArguments, ModelArguments, RunArguments
 
 
 def check_arguments(model: ModelArguments, data: DataArguments, run: RunArguments) -> None:
