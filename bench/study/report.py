@@ -52,6 +52,8 @@ def write_report(study: Path, output: Path, section: str = "") -> None:
     results = Results(read_records(study))
     if section:
         parts = {section: tables.TABLES[section](results), f"{section}_size": sizes(study, results)}
+        if section == "block":
+            parts["infill"] = infill(results)  # a part of that section
         _write_page(output, parts)
         made = compact(results) | {"command": f"SECTION={section} bash bench/study.sh"}
         _write_json(output / f"bench/results/study_{section}.json", made)

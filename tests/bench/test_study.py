@@ -195,7 +195,7 @@ def test_a_section_is_written_alone(tmp_path):
     page, old = ((root / "docs/results.md").read_text() for root in (tmp_path, ROOT))
     assert "| `block` | speculative |" in page
     assert page.split("<!-- study:block_size -->")[0] == old.split("<!-- study:block_size -->")[0]
-    assert page.split("<!-- /study:block -->")[1] == old.split("<!-- /study:block -->")[1]
+    assert page.split("<!-- /study:infill -->")[1] == old.split("<!-- /study:infill -->")[1]
     written = json.loads((tmp_path / "bench/results/study_block.json").read_text())
     assert written["arms"]["base"]["usual"]["f1"]["mean"]["n"] == 3
     assert not (tmp_path / "bench/results/study.json").exists()
