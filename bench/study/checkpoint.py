@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(checkpoint: Path, name: str, seed: int, variant: str, settings: Settings) -> None:
     """Decode the test phantoms, score them, write the record; seconds a step are not known."""
-    metrics = scores_of(checkpoint, variant, settings)
-    record = Record(name, seed, settings.steps, variant, settings.tests, 0.0, metrics)
+    n, metrics = scores_of(checkpoint, variant, settings)
+    record = Record(name, seed, settings.steps, variant, n, 0.0, metrics)
     record.write(settings.study)
     print(f"{record.name}: F1 {metrics['f1']:.3f}, ROUGE-L {metrics['rouge_l']:.3f}", flush=True)
 

@@ -32,6 +32,10 @@ CURVES = {
     "decoding": "F1 against passes and seconds for every rule and cache",
 }
 """Picture of the summary -> its alternative text: decoding, if it was measured."""
+TABLES = tables.TABLES | {"infill": infill}
+"""Marker in docs/results.md -> what writes it."""
+SUBSECTIONS = {"block": ("infill",)}
+"""Section of the page -> the tables in it besides its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,16 +55,15 @@ def write_report(study: Path, output: Path, section: str = "") -> None:
     """
     results = Results(read_records(study))
     if section:
-        parts = {section: tables.TABLES[section](results), f"{section}_size": sizes(study, results)}
-        if section == "block":
-            parts["infill"] = infill(results)  # a part of that section
+        names = (section, *SUBSECTIONS.get(section, ()))
+        parts = {name: TABLES[name](results) for name in names}
+        parts[f"{section}_size"] = sizes(study, results)
         _write_page(output, parts)
         made = compact(results) | {"command": f"SECTION={section} bash bench/study.sh"}
         _write_json(output / f"bench/results/study_{section}.json", made)
         return
     decoding, gradient = read_decoding(study), _read(study / "gradient_variance.json")
-    parts = {name: write(results) for name, write in tables.TABLES.items()}
-    parts["infill"] = infill(results)
+    parts = {name: write(results) for name, write in TABLES.items()}
     parts["size"] = sizes(study, results)
     if decoding is not None:
         parts["decoding"] = tables.decoding(decoding)

@@ -160,7 +160,7 @@ def load_writer(folder: Path, settings: Settings, dtype: str | None = None) -> R
 def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Settings) -> None:
     """Decode the test phantoms, score them, write the record."""
     folder = settings.run_folder(arm.name, seed)
-    metrics = scores_of(folder / f"checkpoint-{step}", variant, settings)
+    n, metrics = scores_of(folder / f"checkpoint-{step}", variant, settings)
     curve = held_out_curve(folder)
     nelbo = dict(curve).get(step)
     if nelbo is not None and variant in ("", EQUAL_TIME):
@@ -170,7 +170,7 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
         seed=seed,
         step=step,
         variant=variant,
-        n=settings.tests,
+        n=n,
         seconds_per_step=seconds_per_step(folder),
         metrics=metrics,
         curve=curve if not variant else [],
@@ -179,8 +179,8 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     print(f"{record.name}: F1 {metrics['f1']:.3f}, ROUGE-L {metrics['rouge_l']:.3f}", flush=True)
 
 
-def scores_of(checkpoint: Path, variant: str, settings: Settings) -> dict[str, float]:
-    """The metrics of the reports of the test phantoms, decoded as the variant says."""
+def scores_of(checkpoint: Path, variant: str, settings: Settings) -> tuple[int, dict[str, float]]:
+    """How many test phantoms there are, and the metrics of their reports under this variant."""
     from bench.decode_quality import requests_of, write_all
     from bench.study.scoring import score_reports
 
@@ -190,7 +190,7 @@ def scores_of(checkpoint: Path, variant: str, settings: Settings) -> dict[str, f
         requests = [without_context(request) for request in requests]
     writer = load_writer(checkpoint, settings, "bfloat16" if settings.bf16 else None)
     reports, seconds = write_all(writer, requests, sampling_of(variant, settings), DECODE_BATCH)
-    return score_reports(documents, drawn, reports, seconds)
+    return len(documents), score_reports(documents, drawn, reports, seconds)
 
 
 def sampling_of(variant: str, settings: Settings) -> SamplingConfig:

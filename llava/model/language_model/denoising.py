@@ -135,13 +135,14 @@ def denoising_loss(
     # 4. Score the masked rows only: one per answer token of a complementary pair. In mode `block`
     #    also the clean row before each token of the report.
     rows, wanted = hidden[masked], targets.expand_as(masked)[masked]
-    report = _report_tokens(config, labels, span)  # (B, R) bool
     is_read = clean is not None and not (training and config.causal_weight == 0)
+    asks = is_read or config.certainty_weight > 0
+    report = _report_tokens(config, labels, span) if asks else None  # (B, R) bool
     if is_read:
         rows = torch.cat([rows, clean[report]])
         wanted = torch.cat([wanted, targets[report]])
-    logits = score(rows)
-    token_ce, next_ce = token_cross_entropy(logits, wanted).tensor_split([int(masked.sum())])
+    logits, count = score(rows), int(masked.sum())
+    token_ce, next_ce = token_cross_entropy(logits, wanted).tensor_split([count])
 
     # 5. Weigh: 1 / p or uniform, each sample over its answer length; add the next tokens' mean and
     #    what makes for fewer passes.
@@ -156,7 +157,8 @@ def denoising_loss(
     next_token_ce = mean_by_sample(next_ce, report) if is_read else None
     if is_read:
         sample_loss = sample_loss + config.causal_weight * next_token_ce
-    sample_loss = sample_loss + _fewer_passes(config, logits, wanted, masked, report)
+    drafts, causal = logits.tensor_split([count])
+    sample_loss = sample_loss + _fewer_passes(config, drafts, causal, wanted, masked, report)
     return MaskedDiffusionOutput(
         loss=sample_loss.mean(),
         sample_loss=sample_loss,
@@ -169,29 +171,33 @@ def denoising_loss(
 
 
 def _fewer_passes(
-    config: Qwen3DiffusionConfig, logits: Tensor, wanted: Tensor, masked: Tensor, report: Tensor
+    config: Qwen3DiffusionConfig,
+    drafts: Tensor,
+    causal: Tensor,
+    wanted: Tensor,
+    masked: Tensor,
+    report: Tensor | None,
 ) -> Tensor:
     """Drafts like the causal reading, and certainty where a token is right: (B,), or 0.
 
-    logits, wanted: of the masked rows (K, B, R), then of the clean rows of the report (B, R).
+    drafts: (M, V) logits of the masked rows (K, B, R). causal: (N, V), of the clean rows of the
+    report (B, R). wanted: (M + N,) their tokens.
     """
-    loss = logits.new_zeros((), dtype=torch.float32)
+    loss = drafts.new_zeros((), dtype=torch.float32)
     if config.draft_weight:
-        loss = loss + config.draft_weight * _draft_divergence(logits, masked, report)
+        loss = loss + config.draft_weight * _draft_divergence(drafts, causal, masked, report)
     if config.certainty_weight:
-        count = int(masked.sum())
-        entropy = _certainty_entropy(logits[:count], wanted[:count], masked, report)
+        entropy = _certainty_entropy(drafts, wanted[: len(drafts)], masked, report)
         loss = loss + config.certainty_weight * entropy
     return loss
 
 
-def _draft_divergence(logits: Tensor, masked: Tensor, report: Tensor) -> Tensor:
+def _draft_divergence(drafts: Tensor, causal: Tensor, masked: Tensor, report: Tensor) -> Tensor:
     """Mean over the masked report tokens of each sample, (B,).
 
-    logits: (M + N, V) of the masked rows (K, B, R), then of the clean row before each token of the
-    report (B, R).
+    drafts: (M, V) of the masked rows (K, B, R). causal: (N, V) of the clean row before each token
+    of the report (B, R).
     """
-    drafts, causal = logits.tensor_split([int(masked.sum())])
     place = (report.flatten().cumsum(dim=0) - 1).view_as(report)  # of a token among the clean rows
     counted = masked & report
     teacher = causal[place.expand_as(masked)[counted]]

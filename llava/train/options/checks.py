@@ -48,11 +48,8 @@ def check_arguments(model: ModelArguments, data: DataArguments, run: RunArgument
 
 def _check_blocks(model: ModelArguments, data: DataArguments) -> None:
     """ValueError for options of mode `block` that another mode, or each other, rule out."""
-    chosen = [
-        name
-        for name in ("whole_canvas_share", "causal_prefix", "growing_blocks")
-        if getattr(model, name)
-    ]
+    names = ("whole_canvas_share", "causal_prefix", "growing_blocks", "masked_block_share")
+    chosen = [f"{name} {getattr(model, name)}" for name in names if getattr(model, name)]
     chosen += ["answer_fill block"] * (data.answer_fill == "block")
     if chosen and model.attention_mode != "block":
         raise ValueError(
@@ -73,11 +70,6 @@ def _check_fewer_passes(model: ModelArguments) -> None:
             f"--draft_weight {model.draft_weight} teaches the drafts the causal reading, which "
             f"needs --attention_mode block and --causal_weight above 0, not {mode} and {weight}; "
             "give these, or leave it out"
-        )
-    if model.masked_block_share and mode != "block":
-        raise ValueError(
-            f"--masked_block_share {model.masked_block_share} needs --attention_mode block, not "
-            f"{mode}; leave it out"
         )
     if model.masked_block_share and model.loss_weighting == "elbo":
         raise ValueError(

@@ -91,12 +91,7 @@ def parse_arguments(argv: Sequence[str] | None = None, program: Program = TRAIN)
     if unknown:
         parser.error(_unknown_option(unknown[0], parser, trainer_parser))
     try:
-        groups, further = (
-            [_filled(group, own) for group in kinds] for kinds in (GROUPS, program.further)
-        )
-        for group in (*groups, *further, given):
-            check_ranges(group)
-        check_arguments(*groups)
+        groups, further = _checked(own, program, given)
         if given.deepspeed:
             _prepare_deepspeed()
         training = TrainingArguments(**vars(given))
@@ -113,13 +108,26 @@ def check_own_options(argv: Sequence[str] | None = None) -> None:
     """
     parser = build_parser()
     own, _ = parser.parse_known_args(argv)
-    groups = [_filled(group, own) for group in GROUPS]
     try:
-        for group in groups:
-            check_ranges(group)
-        check_arguments(*groups)
+        _checked(own, TRAIN)
     except ValueError as error:
         parser.error(str(error))
+
+
+def _checked(
+    own: argparse.Namespace, program: Program, *others: argparse.Namespace
+) -> tuple[list[Any], list[Any]]:
+    """This project's options, and those that the program adds. Raises ValueError.
+
+    others: options whose ranges are checked as well.
+    """
+    groups, further = (
+        [_filled(group, own) for group in kinds] for kinds in (GROUPS, program.further)
+    )
+    for group in (*groups, *further, *others):
+        check_ranges(group)
+    check_arguments(*groups)
+    return groups, further
 
 
 def _filled(group: type, options: argparse.Namespace) -> Any:
