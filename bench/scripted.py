@@ -8,6 +8,7 @@ says. What is measured is the work and the time of an acceptance that was given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -66,13 +67,14 @@ class ScriptedReader:
     script: Script
     verified: list[int] = field(default_factory=list)
 
-    def read(self, tokens: Tensor | None, masks: int) -> Reading:
-        reading = self.inner.read(tokens, masks)
+    def read(self, tokens: Tensor | None, parents: Sequence[int], masks: int) -> Reading:
+        reading = self.inner.read(tokens, parents, masks)
         if tokens is None or tokens.shape[1] == 1:
             return reading
         count = self.script.of_pass(len(self.verified))
         self.verified.append(count)
-        return _Scripted(reading, tokens[:, 1:], count)
+        choices = parents.count(0)
+        return _Scripted(reading, tokens[:, 1:].unflatten(1, (choices, -1)), count)
 
     def select(self, rows: Tensor) -> ScriptedReader:
         return replace(self, inner=self.inner.select(rows))
@@ -83,22 +85,25 @@ class ScriptedReader:
 
 @dataclass(frozen=True)
 class _Scripted:
-    """A pass of which the first `count` of the drafts (B, k) are accepted, and no more."""
+    """A pass of which the first `count` of the drafts (B, c, k) are accepted, and no more.
+
+    The other choices are all refused: they are part of the work, and of the rate that was given.
+    """
 
     inner: Reading
     drafts: Tensor
     count: int
 
-    def next_logits(self) -> Tensor:
-        logits = self.inner.next_logits()
-        kept = self.drafts[:, : self.count, None]
-        logits[:, : self.count].scatter_(2, kept, _CERTAIN)
-        refused = self.drafts[:, self.count : self.count + 1, None]
-        logits[:, self.count : self.count + refused.shape[1]].scatter_(2, refused, -torch.inf)
+    def next_logits(self, nodes: Tensor) -> Tensor:
+        logits, count = self.inner.next_logits(nodes), self.count
+        choices = self.drafts.transpose(1, 2)  # (B, k, c)
+        logits[:, :count].scatter_(2, choices[:, :count, :1], _CERTAIN)
+        refused = choices[:, count : count + 1]
+        logits[:, count : count + refused.shape[1]].scatter_(2, refused, -torch.inf)
         return logits
 
-    def draft_logits(self, accepted: Tensor) -> Tensor:
-        return self.inner.draft_logits(accepted)
+    def draft_logits(self, node: Tensor) -> Tensor:
+        return self.inner.draft_logits(node)
 
-    def keep(self, count: Tensor) -> None:
-        self.inner.keep(count)
+    def keep(self, path: Tensor, count: Tensor) -> None:
+        self.inner.keep(path, count)

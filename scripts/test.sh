@@ -8,5 +8,5 @@ need_env
 TEST_WORKERS="${TEST_WORKERS:-2}"
 share_cores "$TEST_WORKERS"
 cd "$ROOT"
-# loadfile: the tests of a file share its fixtures, some of which train or decode.
-exec "$PYTHON" -m pytest -n "$TEST_WORKERS" --dist loadfile "$@"
+# worksteal: both workers are busy to the end; until then the tests of a file share its fixtures.
+exec "$PYTHON" -m pytest -n "$TEST_WORKERS" --dist worksteal "$@"

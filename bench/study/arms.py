@@ -29,8 +29,8 @@ class Arm:
 
     variants: how it is decoded besides the usual way: without the clinical context (no_context),
     with the prompt computed once though it attends to the answer, as LaViDa does (prefix_cache),
-    by another decoder of mode `block` (causal, speculative), or as many tokens a pass as are sure
-    enough and no more (threshold_0.7).
+    by another decoder of mode `block` (causal, speculative; speculative_chain: with one choice of
+    each draft), or as many tokens a pass as are sure enough and no more (threshold_0.7).
     stretch: of its steps over those of the study; an arm with cheaper steps goes on, to be compared
     at equal time.
     start: the language model it starts from, a folder of the study's backbones: `language` (taught
@@ -52,7 +52,7 @@ _ELBO, _UNIFORM = {"loss_weighting": "elbo"}, {"loss_weighting": "uniform"}
 
 _BLOCK = _DEMO | {"attention_mode": "block"}
 _THRESHOLDS = ("threshold_0.9", "threshold_0.7")
-READINGS = ("causal", "speculative", *_THRESHOLDS)
+READINGS = ("causal", "speculative", "speculative_chain", *_THRESHOLDS)
 
 ARMS = (
     Arm(
@@ -82,6 +82,7 @@ ARMS = (
     Arm("block_no_next_token", ("block",), _BLOCK | {"causal_weight": "0"}, _THRESHOLDS),
     Arm("block_single", ("block",), _BLOCK | _SINGLE, READINGS),
     Arm("block_masked", ("block",), _BLOCK | _SINGLE | {"t_power": "1000"}, READINGS),
+    Arm("block_masked_share", ("block",), _BLOCK | {"masked_block_share": "0.5"}, READINGS),
     Arm("block_4", ("block",), _BLOCK | {"block_length": "4"}, READINGS),
     Arm("block_16", ("block",), _BLOCK | {"block_length": "16"}, READINGS),
     Arm("block_whole_share", ("block",), _BLOCK | {"whole_canvas_share": "0.25"}, READINGS),

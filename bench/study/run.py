@@ -198,6 +198,8 @@ def sampling_of(variant: str, settings: Settings) -> SamplingConfig:
     from llava.diffusion.config import LEFT_TO_RIGHT, SamplingConfig
 
     common = {"gen_length": settings.canvas, "block_length": BLOCK_LENGTH}
+    if variant == "speculative_chain":
+        return SamplingConfig(**common, decoder="speculative", drafting="joint", draft_choices=1)
     if variant in LEFT_TO_RIGHT:
         return SamplingConfig(**common, decoder=variant, drafting="joint")
     if variant.startswith(SURE):

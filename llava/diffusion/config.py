@@ -51,9 +51,11 @@ class SamplingConfig:
         and of a checkpoint of attention mode `block`: `blocks`, block after block with the same
         rules, `causal`, left to right a token a pass, or `speculative`, the causal text in fewer
         passes (`left_to_right`). `auto` (`resolve_decoder`) is `canvas` for other checkpoints.
-    drafting: of `speculative`: `joint`, each pass verifies and drafts (b + b^2 rows for b masks,
-        the fewest passes), `alternate`, passes that verify and passes that draft (block_length rows
-        each, the least work); `auto`: `alternate` on a CPU.
+    drafting: of `speculative`: `joint`, each pass verifies and drafts (n + n b rows for n tokens
+        read and b masks after each, the fewest passes), `alternate`, passes that verify (n rows) and
+        passes that draft (1 + b), the least work; `auto`: `alternate` on a CPU.
+    draft_choices: of `speculative`: how many of the likeliest drafts c of each place are read, n =
+        1 + c (b - 1); with 1 a pass ends with the first draft that was wrong.
     gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
         blocks of this many (default: 8, or the largest divisor of gen_length below it; with a
         template the whole canvas); of `speculative`, one more than the drafts of a pass. steps:
@@ -89,6 +91,7 @@ class SamplingConfig:
     steps: int | None = None
     decoder: str = "auto"
     drafting: str = "auto"
+    draft_choices: int = 2
     temperature: float = 0.0
     cfg_scale: float = 0.0
     remasking: str = "low_confidence"
@@ -110,7 +113,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         _check_count("gen_length", self.gen_length)
         self._fill_defaults()
-        for name in ("block_length", "steps", "prompt_interval", "response_interval"):
+        counts = ("block_length", "steps", "draft_choices", "prompt_interval", "response_interval")
+        for name in counts:
             _check_count(name, getattr(self, name))
         self._check_lengths()
         for name, choices in _CHOICES.items():

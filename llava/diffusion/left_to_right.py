@@ -3,13 +3,17 @@
 causal       each pass reads the last token and writes the next one.
 speculative  each pass reads the last token and k drafts, which the diffusion reading of the pass
              before proposed for the places that follow. Drafts are accepted while they agree with
-             the causal reading; the first that does not is replaced by the causal token. In the
-             same pass, masks after every possible number of accepted drafts propose the next ones
-             (drafting `joint`, b + b^2 rows), or in every other pass (`alternate`, b rows each).
+             the causal reading; the first that does not is replaced by the causal token. With
+             `draft_choices` c > 1 the pass also reads the next likeliest drafts of each place: if
+             the causal token is one of those, the token after it is known too and is written. In
+             the same pass, masks after everything that was read propose the next drafts (drafting
+             `joint`, n + n b rows for n = 1 + c k), or in every other pass (`alternate`, n rows to
+             verify, 1 + b to draft).
 
 Greedy, `speculative` writes what `causal` writes, whatever the drafts are. With temperature a draft
 x drawn from q is accepted with probability min(1, p(x) / q(x)), else the token is drawn from
-max(0, p - q), normalised: the distribution is the causal one, p (arXiv 2211.17192, theorem 1).
+max(0, p - q), normalised: the distribution is the causal one, p (arXiv 2211.17192, theorem 1). The
+other choices play no part in that draw; the token after the one that was drawn is drawn from its p.
 """
 
 from collections.abc import Sequence
@@ -27,24 +31,25 @@ from llava.diffusion.result import Decoded, Step
 
 
 class Reading(Protocol):
-    """One pass over the tokens that were read."""
+    """One pass over the tokens that were read, each named by its index in 0..n-1."""
 
-    def next_logits(self) -> Tensor:
-        """Of the token after each one read: (B, n, V)."""
+    def next_logits(self, nodes: Tensor) -> Tensor:
+        """Of the token after each of the nodes (B, m): (B, m, V)."""
 
-    def draft_logits(self, accepted: Tensor) -> Tensor:
-        """Of the masks after the row `accepted` (B,) of those read: (B, b, V)."""
+    def draft_logits(self, node: Tensor) -> Tensor:
+        """Of the masks after the node (B,): (B, b, V)."""
 
-    def keep(self, count: Tensor) -> None:
-        """Keep the first count (B,) tokens read; the others were never there."""
+    def keep(self, path: Tensor, count: Tensor) -> None:
+        """Keep the first count (B,) nodes of path (B, m), in order; the others were never there."""
 
 
 class Reader(Protocol):
     """A model with its prompts and the text that it has read, as the loop sees it."""
 
-    def read(self, tokens: Tensor | None, masks: int) -> Reading:
+    def read(self, tokens: Tensor | None, parents: Sequence[int], masks: int) -> Reading:
         """Read tokens (B, n) after the text; None: the prompt's last token, before any text.
 
+        parents: n indices, of the token that each follows; -1: the text.
         masks: how many follow each token, for drafts (0: none).
         """
 
@@ -59,9 +64,10 @@ class Reader(Protocol):
 class _Texts:
     """The rows being written. tokens, confidence, decided_at: (B, R). length, nfe, seed: (B,).
 
-    drafts: (B, k) for the places after the last token. share: (B, k, V) fp64, what they were drawn
-    from; one column when greedy. checked: (B, R, k), as `Decoded.drafts`. origin: (B,) which row of
-    the batch each is.
+    drafts: (B, c, k) for the places after the last token; the first choices follow one another,
+    the others are read in their place. share: (B, k, V) fp64, what the first were drawn from; one
+    column when greedy. checked: (B, R, k), as `Decoded.drafts`. origin: (B,) which row of the batch
+    each is.
     """
 
     tokens: Tensor
@@ -90,7 +96,7 @@ class _Texts:
             nfe=zeros.clone(),
             seed=torch.tensor(seeds, dtype=torch.long, device=device),
             origin=torch.arange(batch, device=device),
-            drafts=zeros[:, None][:, :0],
+            drafts=zeros[:, None, None][..., :0],
             share=torch.zeros(batch, 0, 1, dtype=torch.float64, device=device),
             checked=torch.full((batch, length, drafts), -1, device=device),
         )
@@ -106,12 +112,14 @@ class _Texts:
             }
         )
 
-    def to_read(self) -> Tensor | None:
-        """The last token and its drafts (B, 1 + k); None before the first."""
+    def to_read(self) -> tuple[Tensor | None, list[int]]:
+        """The last token and its drafts (B, 1 + c k), None before the first; what each follows."""
         if not int(self.length.max()):
-            return None
+            return None, [-1]
         last = self.tokens.gather(1, self.length[:, None] - 1)
-        return torch.cat([last, self.drafts], dim=1)
+        _, choices, count = self.drafts.shape
+        parents = [-1, *(place for _ in range(choices) for place in range(count))]
+        return torch.cat([last, self.drafts.flatten(1)], dim=1), parents
 
     def write(self, chosen: Tensor, probability: Tensor, count: Tensor) -> Tensor:
         """Append the first count (B,) of the chosen tokens (B, n); returns where, (B, R) bool."""
@@ -119,8 +127,9 @@ class _Texts:
             as_tuple=True
         )
         place = self.length[row] + offset
-        if self.drafts.shape[1]:
-            self.checked[torch.arange(len(self.nfe), device=row.device), self.nfe] = self.drafts
+        if self.drafts.shape[2]:
+            rows = torch.arange(len(self.nfe), device=row.device)
+            self.checked[rows, self.nfe] = self.drafts[:, 0]
         new = torch.zeros_like(self.tokens, dtype=torch.bool)
         new[row, place] = True
         self.tokens[row, place] = chosen[row, offset]
@@ -166,17 +175,17 @@ class Writing:
     @torch.no_grad()
     def step(self) -> Step:
         texts, limit, mask = self.texts, self.config.gen_length, self.special.mask
-        drafting = self.masks > 0 and not (self.alternate and texts.drafts.shape[1])
-        reading = self.reader.read(texts.to_read(), self.masks if drafting else 0)
-        chosen, probability, accepted = _verify(reading, texts, self.config, mask)
-        count = _cut_at_end(chosen, accepted + 1, self.ends, limit - texts.length)
-        new = texts.write(chosen, probability, count)
+        drafting = self.masks > 0 and not (self.alternate and texts.drafts.shape[2])
+        reading = self.reader.read(*texts.to_read(), self.masks if drafting else 0)
+        found = _verify(reading, texts, self.config, mask)
+        count = _cut_at_end(found.tokens, found.count, self.ends, limit - texts.length)
+        new = texts.write(found.tokens, found.probability, count)
         if not bool(self.finished().all()):
-            reading.keep(accepted + 1)
+            reading.keep(found.path, found.count)
             if drafting:
-                _draft(reading, texts, accepted, self.config, mask)
+                _draft(reading, texts, found.last(), self.config, mask)
             else:
-                texts.drafts, texts.share = texts.drafts[:, :0], texts.share[:, :0]
+                texts.drafts, texts.share = texts.drafts[..., :0], texts.share[:, :0]
         undecided = torch.arange(limit, device=new.device) >= texts.length[:, None]
         self.index += 1
         return Step(self.index - 1, texts.origin, _canvas(texts, mask), undecided, new)
@@ -203,32 +212,90 @@ class Writing:
     def can_join(self, other: "Writing") -> bool:
         """Both after their first pass, and with drafts or without them alike."""
         started = self.joinable and self.index > 0 and other.index > 0
-        return started and self.texts.drafts.shape[1] == other.texts.drafts.shape[1]
+        return started and self.texts.drafts.shape[1:] == other.texts.drafts.shape[1:]
 
     def join(self, other: "Writing") -> None:
         self.texts, self.reader = self.texts.join(other.texts), self.reader.join(other.reader)
 
 
+@dataclass
+class _Verified:
+    """What a pass decided for each row: count (B,) tokens.
+
+    tokens, probability: (B, m). path: (B, m), the node that each of the tokens follows.
+    """
+
+    tokens: Tensor
+    probability: Tensor
+    path: Tensor
+    count: Tensor
+
+    def last(self) -> Tensor:
+        """The node (B,) that the last token follows."""
+        return self.path.gather(1, self.count[:, None] - 1).squeeze(1)
+
+
 def _verify(
     reading: Reading, texts: _Texts, config: SamplingConfig, mask_token_id: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (B, n), their shares, and how many drafts are accepted (B,); one more is written."""
-    logits = reading.next_logits().float()  # (B, n, V)
-    total = logits.logsumexp(dim=-1)
-    drafts = texts.drafts
+) -> _Verified:
+    """The drafts that are accepted and a token more, or two where another choice was right."""
+    batch, _, drafts = texts.drafts.shape
+    path = torch.arange(drafts + 1, device=texts.length.device).repeat(batch, 1)
+    logits = reading.next_logits(path).float()  # (B, 1 + k, V)
     if config.temperature == 0:
-        flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
-        chosen = flat.view(logits.shape[:2])
-        accepted = (chosen[:, :-1] == drafts).long().cumprod(dim=1).sum(dim=1)
+        chosen = _best(logits, mask_token_id)
+        accepted = (chosen[:, :-1] == texts.drafts[:, 0]).long().cumprod(dim=1).sum(dim=1)
     else:
         chosen, accepted = _sample(_share(logits, config, mask_token_id), texts, config)
-    value = logits.gather(2, chosen[..., None]).squeeze(2)
-    return chosen, (value - total).exp(), accepted
+    found = _Verified(chosen, _probability(logits, chosen), path, accepted + 1)
+    _follow_other_choices(reading, texts, found, config, mask_token_id)
+    return found
+
+
+def _follow_other_choices(
+    reading: Reading, texts: _Texts, found: _Verified, config: SamplingConfig, mask_token_id: int
+) -> None:
+    """Write a token more where the one in place of the refused draft was read as another choice."""
+    others, drafts = texts.drafts[:, 1:], texts.drafts.shape[2]
+    if not others.numel():
+        return
+    refused = found.count - 1  # the place of the first draft that was not accepted; k: none
+    place = refused.clamp(max=drafts - 1)
+    row = torch.arange(len(place), device=place.device)
+    right = others[row, :, place] == found.tokens[row, refused][:, None]  # (B, c - 1)
+    right &= (refused < drafts)[:, None]
+    if not bool(right.any()):
+        return
+    node = 1 + (1 + right.long().argmax(dim=1)) * drafts + place
+    logits = reading.next_logits(node[:, None]).float()  # (B, 1, V)
+    if config.temperature == 0:
+        token = _best(logits, mask_token_id)
+    else:
+        share = _share(logits, config, mask_token_id)
+        token = _draw(share[:, 0], _generators(texts, config, 2))[:, None]
+    probability = _probability(logits, token)
+    row = right.any(dim=1).nonzero().squeeze(1)
+    after = found.count[row]
+    found.tokens[row, after] = token[row, 0]
+    found.probability[row, after] = probability[row, 0]
+    found.path[row, after] = node[row]
+    found.count[row] += 1
+
+
+def _best(logits: Tensor, mask_token_id: int) -> Tensor:
+    """The likeliest tokens (B, m) of logits (B, m, V)."""
+    return best_token(logits.flatten(0, 1), mask_token_id)[1].view(logits.shape[:2])
+
+
+def _probability(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Shares (B, m) of the tokens (B, m) in the softmax of logits (B, m, V)."""
+    value = logits.gather(2, tokens[..., None]).squeeze(2)
+    return (value - logits.logsumexp(dim=-1)).exp()
 
 
 def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tensor, Tensor]:
     """Accept drafts with min(1, p / q), then one token from what is left. share: p (B, n, V)."""
-    drafts, drawn_from = texts.drafts, texts.share
+    drafts, drawn_from = texts.drafts[:, 0], texts.share
     batch, count = drafts.shape
     generators = _generators(texts, config, 0)
     chosen = torch.cat([drafts, torch.zeros_like(texts.length)[:, None]], dim=1)
@@ -251,18 +318,21 @@ def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tenso
 
 
 def _draft(
-    reading: Reading, texts: _Texts, accepted: Tensor, config: SamplingConfig, mask_token_id: int
+    reading: Reading, texts: _Texts, node: Tensor, config: SamplingConfig, mask_token_id: int
 ) -> None:
     """Drafts for the places after the token just written: the first mask stood for that one."""
-    logits = reading.draft_logits(accepted)[:, 1:].float()  # (B, k, V)
+    logits = reading.draft_logits(node)[:, 1:].float()  # (B, k, V)
     if config.temperature == 0:
-        flat = best_token(logits.flatten(0, 1), mask_token_id)[1]
-        texts.drafts = flat.view(logits.shape[:2])
-        return
-    texts.share = _share(logits, config, mask_token_id)
-    generators = _generators(texts, config, 1)
-    columns = [_draw(texts.share[:, k], generators) for k in range(logits.shape[1])]
-    texts.drafts = torch.stack(columns, dim=1) if columns else texts.drafts[:, :0]
+        first = _best(logits, mask_token_id)
+    else:
+        texts.share = _share(logits, config, mask_token_id)
+        generators = _generators(texts, config, 1)
+        columns = [_draw(texts.share[:, k], generators) for k in range(logits.shape[1])]
+        first = torch.stack(columns, dim=1) if columns else texts.drafts[:, 0, :0]
+    logits[..., mask_token_id] = -torch.inf
+    logits.scatter_(2, first[..., None], -torch.inf)
+    others = logits.topk(config.draft_choices - 1, dim=-1).indices  # (B, k, c - 1)
+    texts.drafts = torch.cat([first[..., None], others], dim=2).transpose(1, 2)
 
 
 def _share(logits: Tensor, config: SamplingConfig, mask_token_id: int) -> Tensor:

@@ -54,8 +54,8 @@ def test_a_rate_that_the_drafts_cannot_reach_is_refused(bench, rate):
 @pytest.mark.parametrize(
     ("drafting", "passes", "written", "rows"),
     [
-        ("joint", 31, 100, 9 + 30 * 72),  # the first pass has one token and its masks
-        ("alternate", 48, 103, 24 * 9 + 24 * 8),
+        ("joint", 31, 100, 9 + 30 * 15 * 9),  # the first pass has one token and its masks
+        ("alternate", 48, 103, 24 * 9 + 24 * 15),
     ],
 )
 def test_speculation_does_the_whole_work_of_the_scripted_acceptance(

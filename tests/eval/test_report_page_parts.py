@@ -77,6 +77,10 @@ def test_the_replay_tells_accepted_from_discarded_drafts():
         [(" not", False), (".", False)],
         [(".", True), ("<|im_end|>", True)],
     ]
+    other_choice = replace(SPECULATIVE, decided_at=(0, 1, 1, 1, 2, 2), nfe=3)
+    other_choice = replace(other_choice, drafts=((), (" lungs", " were", "."), (".", "<|im_end|>")))
+    checked = replayed(other_choice)["drafts"][1]  # " are" was read as well: " clear" is known
+    assert checked == [(" lungs", True), (" were", False), (".", False)]
     plain = replayed(replace(SPECULATIVE, drafts=()))
     assert plain == replayed(SPECULATIVE) | {"drafts": []}
 

@@ -76,11 +76,15 @@ def test_causal_decoding_is_greedy_recomputation(model, prompts):
 
 @pytest.mark.parametrize("block_length", [1, 2, 4, 8])
 @pytest.mark.parametrize("drafting", ["joint", "alternate"])
+@pytest.mark.parametrize("choices", [1, 2, 5])
 @pytest.mark.parametrize("ends", [[END], list(range(0, 60, 7)), None])
-def test_greedy_speculation_writes_the_causal_text(model, prompts, block_length, ends, drafting):
+def test_greedy_speculation_writes_the_causal_text(
+    model, prompts, block_length, ends, choices, drafting
+):
     model.config.eos_token_id = ends
     causal = model.generate(*prompts, decoder="causal", gen_length=24)
     settings = {"gen_length": 24, "block_length": block_length, "drafting": drafting}
+    settings["draft_choices"] = choices
     fast = model.generate(*prompts, decoder="speculative", **settings)
     assert torch.equal(fast.sequences, causal.sequences)
     torch.testing.assert_close(fast.confidence, causal.confidence, atol=1e-5, rtol=1e-4)
@@ -101,32 +105,44 @@ def test_drafts_of_a_pass_are_those_of_masks_after_the_accepted_text(model, prom
     ids, mask = prompts
     prompt = Prompt(model.model.embed_tokens(ids), mask.sum(dim=1))
     reader = TextReader.start(model, prompt, SamplingConfig(gen_length=8), Counters())
-    first = reader.read(None, 4)
-    tokens = torch.tensor([[5, 6, 7], [8, 9, 10], [1, 2, 3]])
-    second = reader.read(tokens, 4)
-    accepted = torch.tensor([0, 2, 1])
+    first = reader.read(None, [-1], 4)
+    tokens = torch.tensor([[5, 6, 7, 11, 12], [8, 9, 10, 13, 14], [1, 2, 3, 15, 16]])
+    paths = [[0], [0, 1], [0, 1, 2], [0, 3], [0, 1, 4]]  # what leads to each token
+    second = reader.read(tokens, [-1, 0, 1, 0, 1], 4)
     after_prompt = first.draft_logits(torch.zeros(3).long())
-    drafts, following = second.draft_logits(accepted), second.next_logits()
+    following = second.next_logits(torch.arange(5).expand(3, -1))
     for row, own in enumerate(rows_of(prompts)):
-        text = tokens[row].tolist()
         expected = dense_logits(model, own, [], [(0, [MASK] * 4)])[len(own) :]
         torch.testing.assert_close(after_prompt[row], expected, atol=1e-4, rtol=1e-4)
-        expected = dense_logits(model, own, text)[len(own) :]
-        torch.testing.assert_close(following[row], expected, atol=1e-4, rtol=1e-4)
-        read = int(accepted[row]) + 1
-        expected = dense_logits(model, own, text[:read], [(read, [MASK] * 4)])[len(own) + read :]
-        torch.testing.assert_close(drafts[row], expected, atol=1e-4, rtol=1e-4)
+        for node, path in enumerate(paths):
+            text = [int(tokens[row, index]) for index in path]
+            expected = dense_logits(model, own, text)[-1]
+            torch.testing.assert_close(following[row, node], expected, atol=1e-4, rtol=1e-4)
+            drafts = second.draft_logits(torch.full((3,), node))[row]
+            expected = dense_logits(model, own, text, [(len(text), [MASK] * 4)])[-4:]
+            torch.testing.assert_close(drafts, expected, atol=1e-4, rtol=1e-4)
+    count = torch.tensor([1, 3, 2])  # kept: the last token, with two drafts, with another choice
+    second.keep(torch.tensor([[0, 1, 2], [0, 1, 2], [0, 3, 2]]), count)
+    third = reader.read(torch.tensor([[20], [21], [22]]), [-1], 0)
+    kept = [[5, 20], [8, 9, 10, 21], [1, 15, 22]]
+    for row, own in enumerate(rows_of(prompts)):
+        expected = dense_logits(model, own, kept[row])[-1]
+        found = third.next_logits(torch.zeros(3, 1).long())[row, 0]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("choices", [1, 40])
 @pytest.mark.parametrize("drafting", ["joint", "alternate"])
-def test_the_record_of_drafts_is_what_each_pass_checked(model, prompts, drafting):
+def test_the_record_of_drafts_is_what_each_pass_checked(model, prompts, drafting, choices):
     """Drafts: the best tokens of four masks in the text before the pass, without the first mask,
-    whose token was written already. Those accepted are the tokens of the pass but its last."""
+    whose token was written already. Those accepted are the tokens of the pass but its last, or but
+    the last two where the first of them was among the other choices."""
     settings = {"gen_length": 12, "block_length": 4, "drafting": drafting}
+    settings["draft_choices"] = choices
     decoded = model.generate(*prompts, decoder="speculative", **settings)
     assert decoded.drafts.shape == (3, 12, 3)
-    checked = 0
+    checked = others = 0
     for row, own in enumerate(rows_of(prompts)):
         text, length = text_of(decoded, row), 0
         for index in range(int(decoded.nfe[row])):
@@ -140,12 +156,21 @@ def test_the_record_of_drafts_is_what_each_pass_checked(model, prompts, drafting
                 if drafting == "joint":
                     logits = dense_logits(model, own, read, [(len(read), [MASK] * 4)])
                     assert drafts == without_mask(logits[-3:]).argmax(dim=-1).tolist()
-                assert drafts[: len(written) - 1] == written[:-1]
+                right = [draft == token for draft, token in zip(drafts, written, strict=False)]
+                accepted = (right + [False]).index(False)
+                if choices == 1:
+                    assert accepted == len(written) - 1 or length + len(written) == len(text)
+                elif accepted < 3 and drafting == "joint" and length + len(written) < len(text):
+                    likeliest = without_mask(logits[-3:])[accepted].topk(choices).indices.tolist()
+                    other = written[accepted] in likeliest
+                    assert len(written) == accepted + 1 + other
+                    others += other
                 checked += 1
             length += len(written)
         assert length == len(text)
         assert (decoded.drafts[row, int(decoded.nfe[row]) :] == -1).all()
     assert checked > 3
+    assert (others > 3) == (choices > 1 and drafting == "joint")
     assert model.generate(*prompts, decoder="causal", gen_length=4).drafts is None
 
 
@@ -224,11 +249,16 @@ def test_sampled_speculation_follows_the_causal_law(model):
             share = (without_mask(logits[4:]) / 0.7).softmax(-1)
             exact += share[0, first] * share[1, second] * share[2]
     samples = 3000
-    ways = [("causal", "auto"), ("speculative", "joint"), ("speculative", "alternate")]
-    for decoder, drafting in ways:
-        seen = frequencies(model, prompt, decoder, samples, drafting=drafting)
+    ways = [("causal", {})]
+    ways += [
+        ("speculative", {"drafting": drafting, "draft_choices": choices})
+        for drafting in ("joint", "alternate")
+        for choices in (1, 2)
+    ]
+    for decoder, settings in ways:
+        seen = frequencies(model, prompt, decoder, samples, **settings)
         spread = (exact * (1 - exact) / samples).sqrt()
-        assert ((seen - exact).abs() <= 4.5 * spread + 1e-9).all(), (decoder, drafting)
+        assert ((seen - exact).abs() <= 4.5 * spread + 1e-9).all(), (decoder, settings)
     assert float(exact[:4].min()) > 0.005
 
 

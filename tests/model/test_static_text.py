@@ -58,8 +58,8 @@ def test_static_passes_write_what_eager_passes_do(model, prompts, settings, ends
     ("settings", "rows"),
     [
         ({"decoder": "causal"}, {1}),
-        ({"decoder": "speculative", "drafting": "joint"}, {5, 20}),
-        ({"decoder": "speculative", "drafting": "alternate"}, {5, 4}),
+        ({"decoder": "speculative", "drafting": "joint"}, {5, 35}),
+        ({"decoder": "speculative", "drafting": "alternate"}, {5, 7}),
         ({"decoder": "blocks", "threshold": 0.05}, {4, 8}),
     ],
 )

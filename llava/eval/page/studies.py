@@ -146,8 +146,7 @@ def _tokens(study: Study) -> dict[str, Any] | None:
 def _checked(prediction: Prediction, index: int) -> list[tuple[str, bool]]:
     """The drafts of a pass and whether it accepted them.
 
-    The tokens of a pass are the drafts that it accepted and one more, of the causal reading; that
-    one is missing where an accepted draft ends the report.
+    The tokens of a pass begin with the drafts that it accepted; the causal reading's own follow.
     """
     written = [
         text
@@ -155,6 +154,5 @@ def _checked(prediction: Prediction, index: int) -> list[tuple[str, bool]]:
         if at == index
     ]
     drafts = prediction.drafts[index]
-    last = len(written) - 1
-    accepted = last + (0 <= last < len(drafts) and drafts[last] == written[last])
-    return [(draft, place < accepted) for place, draft in enumerate(drafts)]
+    accepted = [drafts[: n + 1] == tuple(written[: n + 1]) for n in range(len(drafts))]
+    return list(zip(drafts, accepted, strict=True))

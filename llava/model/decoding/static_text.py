@@ -4,7 +4,8 @@ What `static_step` is for a canvas, for the decoders `causal`, `speculative` and
 blocks of b there are few numbers of rows to a pass, and each is recorded by itself:
 
     causal       1
-    speculative  1 + b, a token and its masks, and b, or b + b^2 in drafting `joint`
+    speculative  1 + b, a token and its masks, and n = 1 + c (b - 1), a token and its drafts of c
+                 choices; or n + n b in drafting `joint`
     blocks       b, and 2 b where the block before joins the cache
 
 All attend to every column of the cache, a multiple of 64, under a mask. Keys and values stay at

@@ -94,12 +94,15 @@ class TextCache:
         positions = self.prompt.length[:, None] + places
         return decode_pass(self.model.model, tokens, positions, past, mask)
 
-    def keep(self, layers: Layers, count: Tensor) -> None:
-        """Keep the keys and values of the first count (B,) tokens of a `run`."""
+    def keep(self, layers: Layers, count: Tensor, path: Tensor | None = None) -> None:
+        """Keep the keys and values of count (B,) tokens of a `run`.
+
+        path: (B, m), their indices among the tokens of the run; None: the first ones.
+        """
         index = torch.arange(int(count.max()), device=count.device)
         row, offset = (index < count[:, None]).nonzero(as_tuple=True)
         column = self.prompt.embeds.shape[1] + self.written[row] + offset
-        self.store(layers, row, offset, column)
+        self.store(layers, row, offset if path is None else path[row, offset], column)
         self.real[row, column] = True
         self.written = self.written + count
 

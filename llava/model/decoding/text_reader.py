@@ -1,11 +1,13 @@
 """The model as the left-to-right loop sees it (`diffusion.left_to_right.Reader`).
 
-A pass holds n clean rows, the tokens that are read, and after each of them a group of masks: group
-j sees the clean rows up to j and itself, so that any number of accepted tokens has its drafts.
+A pass holds n clean rows, the tokens that are read, a tree in which each follows its parent, and
+after each of them a group of masks. A clean row sees those that lead to it, a group the same rows
+as its token, that token and itself, so that whichever tokens are accepted have their drafts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,9 +35,10 @@ class TextReader:
         room = config.gen_length + config.block_length  # the last pass may read beyond the limit
         return cls(start_text_cache(model, prompt, config, room, counters))
 
-    def read(self, tokens: Tensor | None, masks: int) -> TextReading:
+    def read(self, tokens: Tensor | None, parents: Sequence[int], masks: int) -> TextReading:
         """tokens: (B, n) after the text, or None for the prompt's last token, once more as a query.
 
+        parents: of each token the one that it follows, further ahead in tokens; -1: the text.
         masks: how many follow each of them.
         """
         cache, first = self.cache, tokens is None
@@ -46,14 +49,14 @@ class TextReader:
         else:
             clean = model.model.embed_tokens(tokens)
         batch, count, _ = clean.shape
-        index = torch.arange(count, device=clean.device)
-        places = cache.written[:, None] + index - int(first)  # (B, n)
+        leads = _leads_to(parents).to(clean.device)
+        places = cache.written[:, None] + leads.sum(dim=1) - 1 - int(first)  # (B, n)
         after = places[..., None] + 1 + torch.arange(masks, device=clean.device)  # (B, n, m)
         masked = model.mask_embedding().to(clean).expand(batch, count * masks, -1)
         hidden, layers = cache.run(
             torch.cat([clean, masked], dim=1),
             torch.cat([places, after.flatten(1)], dim=1),
-            _visible(count, masks, hide_clean=first, device=clean.device),
+            _visible(leads, masks, hide_clean=first),
         )
         groups = hidden[:, count:].unflatten(1, (count, masks)) if masks else None
         return TextReading(cache, hidden[:, :count], groups, None if first else layers)
@@ -77,34 +80,45 @@ class TextReading:
     groups: Tensor | None
     layers: Layers | None
 
-    def next_logits(self) -> Tensor:
-        """Of the token after each one read: (B, n, V)."""
-        return self._score(self.clean)
+    def next_logits(self, nodes: Tensor) -> Tensor:
+        """Of the token after each of the tokens read whose indices are nodes (B, m): (B, m, V)."""
+        row = torch.arange(len(nodes), device=nodes.device)[:, None]
+        return self._score(self.clean[row, nodes])
 
-    def draft_logits(self, accepted: Tensor) -> Tensor:
-        """Of the masks after the row `accepted` (B,) of those read: (B, m, V)."""
+    def draft_logits(self, node: Tensor) -> Tensor:
+        """Of the masks after the token node (B,) of those read: (B, b, V)."""
         assert self.groups is not None, "no masks were asked for"
-        row = torch.arange(len(accepted), device=accepted.device)
-        return self._score(self.groups[row, accepted])
+        row = torch.arange(len(node), device=node.device)
+        return self._score(self.groups[row, node])
 
-    def keep(self, count: Tensor) -> None:
-        """Keep the first count (B,) tokens read; the prompt's last token is there already."""
+    def keep(self, path: Tensor, count: Tensor) -> None:
+        """Keep the first count (B,) of the tokens path (B, m); the prompt's last is there already."""
         if self.layers is not None:
-            self.cache.keep(self.layers, count)
+            self.cache.keep(self.layers, count, path)
 
     def _score(self, hidden: Tensor) -> Tensor:
         logits = score(self.cache.model, hidden.flatten(0, 1), self.cache.counters)
         return logits.view(*hidden.shape[:2], -1)
 
 
-def _visible(count: int, masks: int, hide_clean: bool, device: torch.device) -> Tensor:
-    """(1, n + n m, n + n m) bool: clean rows are causal, a group sees those up to its own.
+def _leads_to(parents: Sequence[int]) -> Tensor:
+    """(n, n) bool: whether the column's token is the row's own or one that leads to it."""
+    leads = torch.eye(len(parents), dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            leads[node] |= leads[parent]
+    return leads
+
+
+def _visible(leads: Tensor, masks: int, hide_clean: bool) -> Tensor:
+    """(1, n + n m, n + n m) bool: who sees whom among clean rows and the masks after each.
 
     hide_clean: the clean row is a token that the cache holds already.
     """
-    index = torch.arange(count, device=device)
+    count = len(leads)
+    index = torch.arange(count, device=leads.device)
     owner = torch.cat([index, index.repeat_interleave(masks)])
-    clean = (index <= owner[:, None]) & (not hide_clean)
+    clean = leads[owner] & (not hide_clean)
     same = owner[:, None] == index.repeat_interleave(masks)
-    same = same & (torch.arange(len(owner), device=device) >= count)[:, None]
+    same = same & (torch.arange(len(owner), device=leads.device) >= count)[:, None]
     return torch.cat([clean, same], dim=1)[None]
