@@ -22,7 +22,7 @@ RULES = ("threshold", "factor", "entropy_bound")
 LEFT_TO_RIGHT = ("causal", "speculative")
 CANVAS_ONLY = (*RULES, "revoke", "cfg_scale", "skip_tail")
 
-_BLOCK_LENGTH = 8
+_BLOCK_LENGTH, _MOST_CHOICES = 8, 64
 _CHOICES = {
     "decoder": DECODERS,
     "drafting": DRAFTING,
@@ -52,8 +52,8 @@ class SamplingConfig:
         rules, `causal`, left to right a token a pass, or `speculative`, the causal text in fewer
         passes (`left_to_right`). `auto` (`resolve_decoder`) is `canvas` for other checkpoints.
     drafting: of `speculative`: `joint`, each pass verifies and drafts (n + n b rows for n tokens
-        read and b masks after each, the fewest passes), `alternate`, passes that verify (n rows) and
-        passes that draft (1 + b), the least work; `auto`: `alternate` on a CPU.
+        read and b masks after each, the fewest passes), `alternate`, passes that verify (n rows)
+        and passes that draft (1 + b), the least work; `auto`: `alternate` on a CPU.
     draft_choices: of `speculative`: how many of the likeliest drafts c of each place are read, n =
         1 + c (b - 1); with 1 a pass ends with the first draft that was wrong.
     gen_length: canvas length R, or the most tokens written. block_length: decoded left to right in
@@ -116,6 +116,8 @@ class SamplingConfig:
         counts = ("block_length", "steps", "draft_choices", "prompt_interval", "response_interval")
         for name in counts:
             _check_count(name, getattr(self, name))
+        if self.draft_choices > _MOST_CHOICES:
+            raise ValueError(f"draft_choices={self.draft_choices} is above {_MOST_CHOICES}; try 2")
         self._check_lengths()
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)

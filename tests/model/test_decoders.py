@@ -157,7 +157,7 @@ def test_the_record_of_drafts_is_what_each_pass_checked(model, prompts, drafting
                     logits = dense_logits(model, own, read, [(len(read), [MASK] * 4)])
                     assert drafts == without_mask(logits[-3:]).argmax(dim=-1).tolist()
                 right = [draft == token for draft, token in zip(drafts, written, strict=False)]
-                accepted = (right + [False]).index(False)
+                accepted = [*right, False].index(False)
                 if choices == 1:
                     assert accepted == len(written) - 1 or length + len(written) == len(text)
                 elif accepted < 3 and drafting == "joint" and length + len(written) < len(text):
@@ -286,6 +286,9 @@ def test_a_sampled_text_is_a_function_of_its_seed(model, prompts):
         ("block", {"decoder": "blocks", "step": "graph"}, "step='graph' needs a CUDA device"),
         ("block", {"decoder": "causal", "step": "graph"}, "step='graph' needs a CUDA device"),
         ("block", {"decoder": "best"}, "decoder='best' is unknown"),
+        ("block", {"draft_choices": 0}, "draft_choices=0"),
+        ("block", {"draft_choices": 1.5}, "draft_choices=1.5"),
+        ("block", {"draft_choices": 1000}, "draft_choices=1000 is above 64; try 2"),
     ],
 )
 def test_what_a_decoder_cannot_do_is_refused(prompts, mode, settings, message):

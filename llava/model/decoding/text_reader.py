@@ -92,7 +92,7 @@ class TextReading:
         return self._score(self.groups[row, node])
 
     def keep(self, path: Tensor, count: Tensor) -> None:
-        """Keep the first count (B,) of the tokens path (B, m); the prompt's last is there already."""
+        """Keep count (B,) of the tokens path (B, m); the prompt's last is there already."""
         if self.layers is not None:
             self.cache.keep(self.layers, count, path)
 
