@@ -30,6 +30,7 @@ Findings = Callable[[str], frozenset]
 LABELERS = {
     "chexpert": "llava.train.self_distillation:chexpert_findings",
     "phantom": "llava.phantom.findings:findings_in",
+    "none": "llava.train.self_distillation:no_findings",
 }
 """Short name -> `module:function`, imported when it is asked for."""
 MIXTURE_FILE = "train.yaml"
@@ -97,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         default="chexpert",
         help="how findings are read: chexpert (default), the 14 CheXpert findings, stated or left "
         "open, by the rules of llava.eval.labeler; phantom, those of the phantoms with their "
-        "sides; or module:function from a report to a frozenset",
+        "sides; none: findings are not compared, so that mistakes are taught too; or "
+        "module:function from a report to a frozenset",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
     return parser
@@ -112,6 +114,11 @@ def chexpert_findings(text: str) -> frozenset:
         for finding, value in label_report(text).items()
         if value not in (None, NEGATIVE)
     )
+
+
+def no_findings(text: str) -> frozenset:
+    """For drafts: whatever the findings are, the model's own wording is what they should foresee."""
+    return frozenset()
 
 
 def findings_of(labeler: str) -> Findings:

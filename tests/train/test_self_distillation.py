@@ -46,6 +46,7 @@ def run(tmp_path):
 def test_the_same_findings_in_other_words_may_take_the_references_place(labeler):
     assert fault(report(SAME), findings_of(labeler)) == ""
     assert fault(report(OTHER), findings_of(labeler)) == "of other findings"
+    assert fault(report(OTHER), findings_of("none")) == ""
 
 
 @pytest.mark.parametrize(

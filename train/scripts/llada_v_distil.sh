@@ -10,7 +10,7 @@ image_folder="${IMAGE_FOLDER:-}"  # of a JSON; empty: ../data/mimic_cxr/files. A
 CHECKPOINT="${CHECKPOINT:-../exp/stage2}"
 OUTPUT_DIR="${OUTPUT_DIR:-../exp/distilled}"
 REPORTS="${REPORTS:-$OUTPUT_DIR-reports}"          # where the reports go: train.yaml and an evaluation
-LABELER="${LABELER:-chexpert}"                     # how findings are read; phantom for the demo's
+LABELER="${LABELER:-chexpert}"                     # how findings are read: chexpert, phantom (the demo's), or none
 GEN_LENGTH="${GEN_LENGTH:-128}"                    # canvas, the same as in training
 BLOCK_LENGTH="${BLOCK_LENGTH:-}"                   # decoded together; empty: the checkpoint's, or 8
 GEN_KWARGS="${GEN_KWARGS:-}"                       # empty: decoder=speculative in mode block, else threshold=0.9
