@@ -21,6 +21,7 @@ from llava.phantom.backbones.vision import (
     KEPT_TOKENS,
     SentenceContrast,
     contrast_batch,
+    embedded,
     new_vision_model,
     sentences,
 )
@@ -51,6 +52,12 @@ def test_the_pooling_head_sees_few_tokens_of_each_image():
     loss.backward()
     assert seen == [(3, KEPT_TOKENS, 32)]
     assert siglip.vision_model.embeddings.patch_embedding.weight.grad.abs().sum() > 0
+
+
+def test_patches_are_embedded_as_the_tower_embeds_them():
+    vision = new_vision_model(60, width=32, layers=2, image_size=60, patch_size=20).vision_model
+    pixels = torch.randn(2, 3, 60, 60)
+    torch.testing.assert_close(embedded(vision, pixels), vision.embeddings(pixels))
 
 
 def test_patches_decide_how_many_tokens_an_image_has():

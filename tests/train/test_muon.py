@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from transformers.optimization import Adafactor
 
 from llava.train.optimizers import LearningRates, build_optimizer
-from llava.train.optimizers.muon import MuonWithRest, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithRest, StackedMuon, is_hidden_matrix
 
 
 class Tiny(nn.Module):
@@ -50,6 +50,32 @@ def train(model, optimizer, schedule, steps):
 
 def halving(optimizer):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+
+def test_stacked_matrices_take_the_steps_of_torchs_muon():
+    random = torch.Generator().manual_seed(0)
+    shapes = [(6, 6), (6, 4), (4, 6), (6, 6), (4, 6), (3, 9)]
+    start = [torch.randn(shape, generator=random) for shape in shapes]
+    found = []
+    for kind in (torch.optim.Muon, StackedMuon):
+        params = [nn.Parameter(each.clone()) for each in start]
+        groups = [{"params": params[:4], "lr": 0.1}, {"params": params[4:], "lr": 0.2}]
+        optimizer = kind(groups, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        gradients = torch.Generator().manual_seed(1)
+        for step in range(4):
+            for index, each in enumerate(params):
+                each.grad = torch.randn(each.shape, generator=gradients)
+                if (step, index) in ((1, 0), (2, 3)):
+                    each.grad = None if step == 1 else torch.zeros_like(each)
+            optimizer.step()
+        found.append((params, optimizer.state_dict()))
+    (own, own_state), (stacked, stacked_state) = found
+    for before, one, other in zip(start, own, stacked, strict=True):
+        moved = (one - before).norm()
+        assert (one - other).norm() < 0.01 * moved  # bf16 rounds otherwise in a stack
+    for index, state in own_state["state"].items():
+        other = stacked_state["state"][index]["momentum_buffer"]
+        torch.testing.assert_close(other, state["momentum_buffer"])
 
 
 def test_matrices_of_layers_go_to_muon_and_everything_is_trained():

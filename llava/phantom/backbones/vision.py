@@ -64,13 +64,24 @@ class SentenceContrast(nn.Module):
     def _pooled(self, pixel_values: Tensor) -> Tensor:
         """The image's embedding from some of its tokens. (B, 3, H, W) -> (B, D)"""
         vision = self.siglip.vision_model
-        hidden = vision.embeddings(pixel_values)
+        hidden = embedded(vision, pixel_values)
         for layer in vision.encoder.layers[:-1]:
             hidden = layer(hidden, None)
         kept = torch.rand(hidden.shape[:2]).argsort(dim=1)[:, :KEPT_TOKENS]  # (B, KEPT_TOKENS)
         row = torch.arange(len(hidden))[:, None]
         hidden = vision.encoder.layers[-1](hidden[row, kept], None)
         return vision.head(vision.post_layernorm(hidden))
+
+
+def embedded(vision: nn.Module, pixel_values: Tensor) -> Tensor:
+    """What the tower's `embeddings` gives, (B, 3, H, W) -> (B, N, D): the convolution whose patches
+    do not overlap as one product, which a CPU trains in a tenth of the time."""
+    own = vision.embeddings
+    weight, bias = own.patch_embedding.weight, own.patch_embedding.bias
+    side = weight.shape[-1]
+    patches = pixel_values.unfold(2, side, side).unfold(3, side, side)  # (B, 3, h, w, side, side)
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    return F.linear(patches, weight.flatten(1), bias) + own.position_embedding(own.position_ids)
 
 
 def new_vision_model(
