@@ -4,7 +4,7 @@
     python bench/decoders.py --rounds 0                  # operations only
 
 Operations are counted at real size (a prefix of 850 tokens, 100 of report, Qwen3-0.6B, the image's
-tower included), beside canvases of modes `full` and `prefix`. Seconds are those of the language
+tower included), next to canvases of modes `full` and `prefix`. Seconds are those of the language
 model with random weights, every side once a round, in turns that begin with another side each
 time. Random weights agree with no draft, so the tokens a pass of `speculative` are given
 (--tokens-a-pass) and the acceptance is scripted (`scripted`). Writes bench/results/decoders.json

@@ -17,7 +17,7 @@ other choices play no part in that draw; the token after the one that was drawn 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -28,6 +28,7 @@ from llava.diffusion.config import SamplingConfig
 from llava.diffusion.loop import SpecialTokens
 from llava.diffusion.masking import row_seed
 from llava.diffusion.result import Decoded, Step
+from llava.diffusion.texts import Texts
 
 
 class Reading(Protocol):
@@ -60,86 +61,6 @@ class Reader(Protocol):
         """The rows of both."""
 
 
-@dataclass
-class _Texts:
-    """The rows being written. tokens, confidence, decided_at: (B, R). length, nfe, seed: (B,).
-
-    drafts: (B, c, k) for the places after the last token; the first choices follow one another,
-    the others are read in their place. share: (B, k, V) fp64, what the first were drawn from; one
-    column when greedy. checked: (B, R, k), as `Decoded.drafts`. origin: (B,) which row of the batch
-    each is.
-    """
-
-    tokens: Tensor
-    confidence: Tensor
-    decided_at: Tensor
-    length: Tensor
-    nfe: Tensor
-    seed: Tensor
-    origin: Tensor
-    drafts: Tensor
-    share: Tensor
-    checked: Tensor
-
-    @classmethod
-    def empty(
-        cls, seeds: Sequence[int], length: int, drafts: int, fill: int, device: torch.device
-    ) -> "_Texts":
-        """Before the first pass; at most `drafts` are checked in each."""
-        batch = len(seeds)
-        zeros = torch.zeros(batch, dtype=torch.long, device=device)
-        return cls(
-            tokens=torch.full((batch, length), fill, device=device),
-            confidence=torch.zeros(batch, length, device=device),
-            decided_at=torch.full((batch, length), -1, device=device),
-            length=zeros,
-            nfe=zeros.clone(),
-            seed=torch.tensor(seeds, dtype=torch.long, device=device),
-            origin=torch.arange(batch, device=device),
-            drafts=zeros[:, None, None][..., :0],
-            share=torch.zeros(batch, 0, 1, dtype=torch.float64, device=device),
-            checked=torch.full((batch, length, drafts), -1, device=device),
-        )
-
-    def select(self, rows: Tensor) -> "_Texts":
-        return _Texts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-    def join(self, other: "_Texts") -> "_Texts":
-        return _Texts(
-            **{
-                f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)])
-                for f in fields(self)
-            }
-        )
-
-    def to_read(self) -> tuple[Tensor | None, list[int]]:
-        """The last token and its drafts (B, 1 + c k), None before the first; what each follows."""
-        if not int(self.length.max()):
-            return None, [-1]
-        last = self.tokens.gather(1, self.length[:, None] - 1)
-        _, choices, count = self.drafts.shape
-        parents = [-1, *(place for _ in range(choices) for place in range(count))]
-        return torch.cat([last, self.drafts.flatten(1)], dim=1), parents
-
-    def write(self, chosen: Tensor, probability: Tensor, count: Tensor) -> Tensor:
-        """Append the first count (B,) of the chosen tokens (B, n); returns where, (B, R) bool."""
-        row, offset = (torch.arange(chosen.shape[1], device=count.device) < count[:, None]).nonzero(
-            as_tuple=True
-        )
-        place = self.length[row] + offset
-        if self.drafts.shape[2]:
-            rows = torch.arange(len(self.nfe), device=row.device)
-            self.checked[rows, self.nfe] = self.drafts[:, 0]
-        new = torch.zeros_like(self.tokens, dtype=torch.bool)
-        new[row, place] = True
-        self.tokens[row, place] = chosen[row, offset]
-        self.confidence[row, place] = probability[row, offset]
-        self.decided_at[row, place] = self.nfe[row]
-        self.length = self.length + count
-        self.nfe = self.nfe + 1
-        return new
-
-
 class Writing:
     """The loop over texts, a pass at a time (`diffusion.loop.Loop`).
 
@@ -162,7 +83,7 @@ class Writing:
         self.reader, self.config, self.special, self.index = reader, config, special, 0
         self.masks, self.alternate = masks, alternate
         self.joinable = config.step == "eager"  # static shapes keep their batch
-        self.texts = _Texts.empty(
+        self.texts = Texts.empty(
             seeds, config.gen_length, max(0, masks - 1), special.pad, torch.device(device)
         )
         self.ends = torch.tensor(
@@ -188,7 +109,7 @@ class Writing:
                 texts.drafts, texts.share = texts.drafts[..., :0], texts.share[:, :0]
         undecided = torch.arange(limit, device=new.device) >= texts.length[:, None]
         self.index += 1
-        return Step(self.index - 1, texts.origin, _canvas(texts, mask), undecided, new)
+        return Step(self.index - 1, texts.origin, texts.canvas(mask), undecided, new)
 
     def finished(self) -> Tensor:
         texts = self.texts
@@ -236,7 +157,7 @@ class _Verified:
 
 
 def _verify(
-    reading: Reading, texts: _Texts, config: SamplingConfig, mask_token_id: int
+    reading: Reading, texts: Texts, config: SamplingConfig, mask_token_id: int
 ) -> _Verified:
     """The drafts that are accepted and a token more, or two where another choice was right."""
     batch, _, drafts = texts.drafts.shape
@@ -253,7 +174,7 @@ def _verify(
 
 
 def _follow_other_choices(
-    reading: Reading, texts: _Texts, found: _Verified, config: SamplingConfig, mask_token_id: int
+    reading: Reading, texts: Texts, found: _Verified, config: SamplingConfig, mask_token_id: int
 ) -> None:
     """Write a token more where the one in place of the refused draft was read as another choice."""
     others, drafts = texts.drafts[:, 1:], texts.drafts.shape[2]
@@ -293,7 +214,7 @@ def _probability(logits: Tensor, tokens: Tensor) -> Tensor:
     return (value - logits.logsumexp(dim=-1)).exp()
 
 
-def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+def _sample(share: Tensor, texts: Texts, config: SamplingConfig) -> tuple[Tensor, Tensor]:
     """Accept drafts with min(1, p / q), then one token from what is left. share: p (B, n, V)."""
     drafts, drawn_from = texts.drafts[:, 0], texts.share
     batch, count = drafts.shape
@@ -318,7 +239,7 @@ def _sample(share: Tensor, texts: _Texts, config: SamplingConfig) -> tuple[Tenso
 
 
 def _draft(
-    reading: Reading, texts: _Texts, node: Tensor, config: SamplingConfig, mask_token_id: int
+    reading: Reading, texts: Texts, node: Tensor, config: SamplingConfig, mask_token_id: int
 ) -> None:
     """Drafts for the places after the token just written: the first mask stood for that one."""
     logits = reading.draft_logits(node)[:, 1:].float()  # (B, k, V)
@@ -351,7 +272,7 @@ def _draw(share: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return (share / torch.stack(clocks)).argmax(dim=-1)
 
 
-def _generators(texts: _Texts, config: SamplingConfig, use: int) -> list[torch.Generator]:
+def _generators(texts: Texts, config: SamplingConfig, use: int) -> list[torch.Generator]:
     """A generator of each row, a function of the seeds, the pass and the use."""
     places = zip(texts.seed.tolist(), texts.nfe.tolist(), strict=True)
     device = texts.tokens.device
@@ -367,9 +288,3 @@ def _cut_at_end(chosen: Tensor, count: Tensor, ends: Tensor, room: Tensor) -> Te
     is_end = torch.isin(chosen, ends) & (place < count[:, None])
     first = torch.where(is_end.any(dim=1), is_end.long().argmax(dim=1) + 1, count)
     return torch.minimum(first, room)
-
-
-def _canvas(texts: _Texts, mask_token_id: int) -> Tensor:
-    """The tokens so far, the mask token where there is none yet (B, R)."""
-    place = torch.arange(texts.tokens.shape[1], device=texts.tokens.device)
-    return texts.tokens.masked_fill(place >= texts.length[:, None], mask_token_id)

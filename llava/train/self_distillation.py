@@ -117,7 +117,7 @@ def chexpert_findings(text: str) -> frozenset:
 
 
 def no_findings(text: str) -> frozenset:
-    """For drafts: whatever the findings are, the model's own wording is what they should foresee."""
+    """For drafts, which should foresee the model's own wording whatever it finds."""
     return frozenset()
 
 

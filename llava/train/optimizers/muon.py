@@ -15,10 +15,10 @@ from torch.optim import Muon, Optimizer
 
 
 class StackedMuon(Muon):
-    """torch.optim.Muon, the same numbers, with matrices of one shape orthogonalised in one product.
+    """torch.optim.Muon with the matrices of one shape orthogonalised in one product.
 
-    A model of many layers has many matrices of few shapes; one by one, the products of a small model
-    cost less than their calls.
+    A model of many layers has many matrices of few shapes; one by one, the products of a small
+    model cost less than their calls.
     """
 
     @torch.no_grad()

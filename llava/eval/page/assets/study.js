@@ -73,7 +73,7 @@ function stopReplay() {
   byId("play").setAttribute("aria-pressed", "false");
 }
 
-// One pass after another from the start, or from where the slider stands.
+// One pass after another from the start, or from the slider.
 function toggleReplay() {
   const slider = byId("pass");
   if (timer || byId("replay").hidden) return stopReplay();
