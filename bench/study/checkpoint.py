@@ -44,7 +44,7 @@ def score(checkpoint: Path, name: str, seed: int, variant: str, settings: Settin
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.study.checkpoint",
-        description="Score a checkpoint by every decoder of mode block, for the table of a study's arms.",
+        description="Score a checkpoint by every decoder of mode block, for a study's table.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")

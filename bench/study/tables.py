@@ -171,7 +171,7 @@ def attention(results: Results) -> str:
 
 
 def block(results: Results) -> str:
-    """Every decoding of the twin, of `base` and of each arm of mode `block`, with its distance to the twin."""
+    """Every decoding of the twin, `base` and each arm of mode `block`; distances to the twin."""
     metrics = ("nelbo", "f1", "rouge_l", "passes", "tokens_per_pass")
     rows = []
     for arm, variant, decoding in _decodings(results):
