@@ -17,6 +17,7 @@ from bench.study.intervals import mean_interval, paired_difference
 from bench.study.pool import Job, plan, run_all
 from bench.study.records import Record, exists, read_record, read_records
 from bench.study.report import fill, write_report
+from bench.study.restore import main as restored
 from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations
 from bench.study.scoring import omitted_normal, score_texts
 from llava.train.options.fields import mask_draws
@@ -201,6 +202,27 @@ def test_a_section_is_written_alone(tmp_path):
     assert not (tmp_path / "bench/results/study.json").exists()
 
 
+def test_committed_results_are_put_back_as_records(tmp_path, capsys):
+    write_study(tmp_path / "study")
+    write_report(tmp_path / "study", tmp_path, "block")
+    results = tmp_path / "bench/results/study_block.json"
+    restore = ["--study", str(tmp_path / "other"), "--results", str(results)]
+    assert restored(restore) == 0
+    before, after = (
+        {(r.arm, r.seed, r.step, r.variant): r.metrics for r in read_records(tmp_path / name)}
+        for name in ("study", "other")
+    )
+    assert {key: pytest.approx(each, abs=1e-5) for key, each in before.items()} == after
+    kept = replace(read_records(tmp_path / "other")[0], metrics={"f1": -1.0})
+    kept.write(tmp_path / "other")
+    assert restored(restore) == 0
+    assert kept in read_records(tmp_path / "other")  # what is there stays
+    assert "0 records written" in capsys.readouterr().out
+    results.write_text("{}")
+    assert restored(restore) == 2
+    assert "is not a study's results: 'arms'" in capsys.readouterr().err
+
+
 def test_a_page_without_its_marker_is_refused():
     with pytest.raises(ValueError, match="must hold <!-- study:context -->"):
         fill("no marker", {"context": "x"}, "docs/results.md")
@@ -219,7 +241,7 @@ def test_a_perfect_report_scores_one_and_errs_in_nothing():
     assert (found["length_error"], found["omitted_normal"], found["empty"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("module", ["arms", "run", "pool", "report", "checkpoint"])
+@pytest.mark.parametrize("module", ["arms", "run", "pool", "report", "checkpoint", "restore"])
 def test_the_command_lines_explain_themselves(module):
     command = [sys.executable, "-m", f"bench.study.{module}", "--help"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
