@@ -24,7 +24,7 @@ SETTLING = 10
 """Steps before the profile: caches fill, optimizer state is made."""
 FORWARD = "forward and loss"
 SPANS = {
-    "Optimizer.step#Muon.step": "Muon",
+    "Optimizer.step#StackedMuon.step": "Muon",
     "Optimizer.step#AdamW.step": "AdamW",
     "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__": "reading data",
     FORWARD: FORWARD,

@@ -29,7 +29,7 @@ def test_spans_count_what_is_inside_and_operators_their_own_time(profile_trainin
     events = [
         event("aten::mul", 4),
         event("aten::mm", 10, count=8),
-        event("Optimizer.step#Muon.step", 1, total=6),
+        event("Optimizer.step#StackedMuon.step", 1, total=6),
         event("something else", 99, total=99),
     ]
     found = profile_training.summary(events, steps=2, seconds=0.08)
