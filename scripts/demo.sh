@@ -39,7 +39,6 @@ PHANTOM="$DEMO/phantom"
 BACKBONES="$DEMO/backbones"
 SECONDS=0
 share_cores "$NPROC"
-THREADS=$((NPROC * OMP_NUM_THREADS > 4 ? 4 : NPROC * OMP_NUM_THREADS))  # more do not help so small a model
 cd "$ROOT"
 stage() { log "$(printf '%4d s' "$SECONDS")  $1"; }
 rm -rf "$DEMO/stage1" "$DEMO/stage2" "$DEMO/evaluation" "$DEMO/evaluation_blank"
@@ -53,7 +52,7 @@ stage "1/6 corpus: $((TRAIN_CASES + TEST_CASES)) synthetic radiographs"
 export DATA_PATH="$DEMO/data/train_llave_llada.json" IMAGE_FOLDER="$PHANTOM"
 export LANGUAGE_MODEL="$BACKBONES/language" VISION_TOWER="$BACKBONES/vision"
 
-# One after the other, on all cores. Trained once: kept for the next run with the same corpus.
+# Both at once, one core each. Trained once: kept for the next run with the same corpus.
 stage "2/6 backbones: stand-ins for SigLIP2 and the diffusion Qwen3"
 pretrain() {
   local part="$1" folder="$BACKBONES/$1"
@@ -64,15 +63,17 @@ pretrain() {
     return
   fi
   rm -rf "$folder"
-  OMP_NUM_THREADS="$THREADS" "$PYTHON" -m llava.phantom.backbones "$part" --data-path "$DATA_PATH" \
+  "$PYTHON" -m llava.phantom.backbones "$part" --data-path "$DATA_PATH" \
     --image-folder "$IMAGE_FOLDER" --output "$folder" "${settings[@]}" "${PRECISION[@]}"
   echo "$made" >"$folder/made"
 }
 # Patches of 20 give 36 tokens where SigLIP's 14 would give 64: more passes over the images in the
 # same time teach so small a tower more, and every later step is shorter.
-pretrain vision --epochs "${VISION_EPOCHS:-6.5}" --image-size 120 --patch-size 20 --batch-size 64
-stage "     ... the language model"
-pretrain language --epochs "$LANGUAGE_EPOCHS" --objective "$OBJECTIVE"
+pretrain vision --epochs "${VISION_EPOCHS:-6.5}" --image-size 120 --patch-size 20 --batch-size 64 \
+  & vision=$!
+pretrain language --epochs "$LANGUAGE_EPOCHS" --objective "$OBJECTIVE" & language=$!
+wait "$vision"
+wait "$language"
 
 # The recipe's schedule at a size where 1e-5 would not move anything in minutes.
 export NPROC SEED ATTENTION_MODE
