@@ -7,7 +7,7 @@ Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings
 `findings` alone, by the checker of the phantoms, or trained on the references as before. The
 supervised arm gets as many steps as fit into the processor time of the first arm. All are decoded
 greedily by `speculative` and scored by the checker against what was drawn. Writes records.json and
-reports at the start and the end to --output, and with --page the table to docs/results.md. What
+reports at the start, half way and at the end to --output, and with --page the table to docs/results.md. What
 has a record is not done again.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "docs/results.md"
-START, SUPERVISED = "start", "supervised"
+START, SUPERVISED, HALF = "start", "supervised", "half way"
 ARMS = {
     "findings + rouge_l": "findings=1,rouge_l=1",
     SUPERVISED: "",
@@ -86,11 +86,20 @@ def measure(plan: Plan, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, 
         if arm != START:
             budget = records.get(f"{next(iter(ARMS))}/{seed}", {}).get("train_seconds")
             folder, seconds = train_arm(plan, arm, seed, budget)
-        metrics = score(plan, folder, f"{arm}-{seed}") | {"train_seconds": seconds}
-        records[f"{arm}/{seed}"] = metrics
+        stages = {arm: (folder, seconds)}
+        if ARMS.get(arm):
+            stages[f"{arm}, {HALF}"] = (middle(plan, folder), seconds / 2)
+        for name, (checkpoint, spent) in stages.items():
+            metrics = score(plan, checkpoint, f"{name}-{seed}") | {"train_seconds": spent}
+            records[f"{name}/{seed}"] = metrics
+            print(f"{name}, seed {seed}: {json.dumps(metrics)}", flush=True)
         file.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
-        print(f"{arm}, seed {seed}: {json.dumps(metrics)}", flush=True)
     return records
+
+
+def middle(plan: Plan, folder: Path) -> Path:
+    """The checkpoint of a rewarded arm after half of its steps."""
+    return folder / f"checkpoint-{plan.steps // 2}"
 
 
 def train_arm(plan: Plan, arm: str, seed: int, budget: float | None) -> tuple[Path, float]:
@@ -137,7 +146,9 @@ def options(plan: Plan, rewards: str, seed: int, steps: int, folder: Path) -> li
         "lr_scheduler_type": "cosine",
         "warmup_steps": min(10, steps // 4),
         "logging_steps": max(1, steps // 20),
-        "save_strategy": "no",
+        "save_strategy": "steps" if rewards else "no",  # half way, and at the end
+        "save_steps": max(1, steps // 2),
+        "save_only_model": "true",
         "dataloader_num_workers": 0,
         "report_to": "none",
         "use_cpu": "true",
@@ -249,10 +260,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("exp/reward_study"), help="records, reports, runs")
     add("--arms", default="", help=f"of {', '.join(ARMS)}; comma-separated (default: all)")
     add("--seeds", default="0,1,2", help="comma-separated")
-    add("--steps", type=int, default=150, help="of the rewarded arms")
+    add("--steps", type=int, default=100, help="of the rewarded arms")
     add("--images", type=int, default=16, help="images a step")
     add("--group-size", type=int, default=8, help="reports of each image")
-    add("--rate", type=float, default=1e-4, help="learning rate of the rewarded arms")
+    add("--rate", type=float, default=2e-4, help="learning rate of the rewarded arms")
     add("--supervised-rate", type=float, default=2e-4, help="and of the supervised arm")
     add("--kl-weight", type=float, default=0.02, help="of the divergence from the start")
     add("--canvas", type=int, default=64, help="longest report in tokens")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import reward_study
-from bench.reward_study import ARMS, COLUMNS, SUPERVISED, Plan, main, measure, options, table
+from bench.reward_study import ARMS, COLUMNS, HALF, SUPERVISED, Plan, main, measure, options, table
 from llava.reward.arguments import REWARD
 from llava.train.options.parsing import parse_arguments
 
@@ -53,7 +53,11 @@ def test_the_supervised_arm_gets_the_steps_that_fit_into_the_first_arms_time(pla
     assert (
         records["supervised/1"]["train_seconds"] == records["findings + rouge_l/1"]["train_seconds"]
     )
-    assert len(records) == 1 + 2 * len(ARMS)
+    rewarded = [arm for arm in ARMS if ARMS[arm]]
+    assert len(records) == 1 + 2 * (len(ARMS) + len(rewarded))
+    for arm in rewarded:
+        half, whole = (records[f"{name}/1"] for name in (f"{arm}, {HALF}", arm))
+        assert half["train_seconds"] == whole["train_seconds"] / 2
     trained.clear()
     assert measure(plan, list(ARMS), [0, 1]) == records
     assert not trained
