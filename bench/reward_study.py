@@ -7,8 +7,8 @@ Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings
 `findings` alone, by the checker of the phantoms, or trained on the references as before. The
 supervised arm gets as many steps as fit into the processor time of the first arm. All are decoded
 greedily by `speculative` and scored by the checker against what was drawn. Writes records.json and
-reports at the start, half way and at the end to --output, and with --page the table to docs/results.md. What
-has a record is not done again.
+reports at the start, half way and at the end to --output, and with --page the table to
+docs/results.md. What has a record is not done again.
 """
 
 from __future__ import annotations
