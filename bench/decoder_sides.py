@@ -6,6 +6,7 @@ One set of random weights, no token of which ends a report, so that lengths and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,9 @@ from llava.model.decoding.decode import release, start
 from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 
 BLOCK = 8
+RATES = (3.05, 3.5)
+"""Tokens a pass of `speculative` with one and two choices of each draft, drafting `joint`: what the
+study's models reach without distillation (docs/results.md, mode `block`)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Way:
     decoder: str
     tokens_a_pass: float = 1
     drafting: str = "auto"
+    draft_choices: int = 2
     step: str = "eager"
 
     def config(self, tokens: int) -> SamplingConfig:
@@ -48,6 +53,7 @@ class Way:
             steps=steps,
             decoder=self.decoder,
             drafting=self.drafting,
+            draft_choices=self.draft_choices,
             step=self.step,
         )
 
@@ -62,14 +68,22 @@ class Wrote:
     timing: Timing
 
 
-def ways(tokens_a_pass: float, blocks: tuple[float, ...]) -> list[Way]:
-    """The three decoders. blocks: tokens a pass of `blocks`, a way for each."""
+def ways(rates: Sequence[float], blocks: Sequence[float]) -> list[Way]:
+    """The three decoders. rates: as `RATES`. blocks: tokens a pass of `blocks`, a way for each."""
     return [
         Way("causal", "causal"),
         *(Way(f"blocks, {rate:g} a pass", "blocks", rate) for rate in blocks),
-        Way("speculative, joint", "speculative", tokens_a_pass, "joint"),
-        Way("speculative, alternate", "speculative", tokens_a_pass, "alternate"),
+        *(
+            Way(f"speculative, {drafting}, choices: {n}", "speculative", rate, drafting, n)
+            for drafting in ("joint", "alternate")
+            for n, rate in enumerate(rates, 1)
+        ),
     ]
+
+
+def given(rates: Sequence[float]) -> str:
+    """How a report names the rates."""
+    return " and ".join(f"{rate:g}" for rate in rates) + " with one and two choices of each draft"
 
 
 @torch.no_grad()

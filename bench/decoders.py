@@ -47,13 +47,13 @@ class Counted:
 # ---------------------------------------------------------------------- operations
 
 
-def counted_rows(tokens_a_pass: float) -> list[Counted]:
+def counted_rows(rates: Sequence[float]) -> list[Counted]:
     """Causal first: the others are compared with it."""
     from decode_sides import narrow_model
     from decoder_sides import Way, ways
 
     models = {mode: narrow_model(mode) for mode in ("block", "prefix", "full")}
-    rows = [_row("block", models["block"], way) for way in ways(tokens_a_pass, BLOCKS)]
+    rows = [_row("block", models["block"], way) for way in ways(rates, BLOCKS)]
     for mode in ("prefix", "full"):
         for rate in BLOCKS:
             way = Way(f"canvas, blocks of 8, {rate:g} a pass", "canvas", rate)
@@ -93,12 +93,12 @@ def _published() -> Counted:
 
 
 def timed_rounds(
-    model: Any, prefix: Any, tokens: int, tokens_a_pass: float, rounds: int
+    model: Any, prefix: Any, tokens: int, rates: Sequence[float], rounds: int
 ) -> dict[str, Any]:
     """Every side once a round; the first one of a round changes. Whole reports, prompt included."""
     from decoder_sides import Way, write
 
-    sides = _sides(model, prefix, tokens, tokens_a_pass)
+    sides = _sides(model, prefix, tokens, rates)
     write(model, prefix, min(tokens, 16), Way("warm-up", "causal"))
     names, measured, passes = list(sides), [], {}
     for index in range(rounds):
@@ -111,12 +111,14 @@ def timed_rounds(
     return {"passes": passes, "rounds": measured, "ratios": ratios(measured)}
 
 
-def _sides(model: Any, prefix: Any, tokens: int, rate: float) -> dict[str, Callable[[], Any]]:
+def _sides(
+    model: Any, prefix: Any, tokens: int, rates: Sequence[float]
+) -> dict[str, Callable[[], Any]]:
     from decode_sides import time_autoregressive
     from decoder_sides import Way, ways, write
 
     canvas = Way(f"canvas, blocks of 8, {TIMED_BLOCKS:g} a pass", "canvas", TIMED_BLOCKS)
-    every = [*ways(rate, (TIMED_BLOCKS,)), canvas]
+    every = [*ways(rates, (TIMED_BLOCKS,)), canvas]
     sides = {way.name: lambda way=way: write(model, prefix, tokens, way) for way in every}
     sides[TWIN] = lambda: time_autoregressive(model, prefix, (tokens,))[tokens]
     return sides
@@ -150,7 +152,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    given = f"tokens a pass of `speculative` given ({result['tokens_a_pass']:g}), not measured"
+    from decoder_sides import given as named
+
+    rates = named(result["tokens_a_pass"])
+    given = f"tokens a pass of `speculative` given ({rates}), not measured"
     lines = [
         f"Operations of one report, counted; {given}.",
         "",
@@ -208,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     result: dict[str, Any] = {
         "command": f"python bench/decoders.py --dtype {args.dtype} --rounds {args.rounds} "
-        f"--tokens-a-pass {args.tokens_a_pass:g}",
+        f"--tokens-a-pass {' '.join(f'{rate:g}' for rate in args.tokens_a_pass)}",
         "tokens_a_pass": args.tokens_a_pass,
         "tokens_a_pass_is": "given, not measured; the acceptance is scripted",
         "counted": [asdict(row) for row in counted],
@@ -241,9 +246,17 @@ def _timed(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from decoder_sides import RATES
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--tokens-a-pass", type=float, default=3.2, help="of `speculative`, drafting joint; given")
+    add(
+        "--tokens-a-pass",
+        type=float,
+        nargs=2,
+        default=RATES,
+        help="of `speculative`, drafting joint, with one and two choices of each draft; given",
+    )
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the timed weights")
     add("--rounds", type=int, default=3, help="that are timed; 0: operations only")
     add("--tiny", action="store_true", help="time tiny weights, to try the command")

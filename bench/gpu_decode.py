@@ -86,14 +86,14 @@ class Sides:
         wrote = write(self.model, self.prefix(), TOKENS, way)
         return Written(wrote.passes, wrote.tokens)
 
-    def named(self, how: Sequence[str], rate: float) -> dict[str, Callable[[], Written]]:
-        """Name and how it is run -> a function that writes. rate: tokens a pass, speculative."""
+    def named(self, how: Sequence[str], rates: Sequence[float]) -> dict[str, Callable[[], Written]]:
+        """Name and how it is run -> a function that writes. rates: as `RATES`."""
         from decoder_sides import ways
 
         sides: dict[str, Callable[[], Written]] = {}
         for step in how:
             sides[f"canvas {step}"] = lambda step=step: self.canvas(step)
-            for way in ways(rate, (BLOCKS,)):
+            for way in ways(rates, (BLOCKS,)):
                 run = replace(way, step=step)
                 sides[f"{way.name} {step}"] = lambda run=run: self.way(run)
             if step != "compile":
@@ -192,11 +192,19 @@ def _write(result: Mapping[str, Any], output: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from decoder_sides import RATES
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, results = parser.add_argument, Path(__file__).parent / "results"
     add("--batches", type=int, nargs="+", default=[1, 8, 32, 64], help="reports at once")
     add("--how", nargs="+", choices=HOW, help="how passes are run (default: eager graph)")
-    add("--tokens-a-pass", type=float, default=3.2, help="of `speculative`, drafting joint; given")
+    add(
+        "--tokens-a-pass",
+        type=float,
+        nargs=2,
+        default=RATES,
+        help="of `speculative`, drafting joint, with one and two choices of each draft; given",
+    )
     add("--repeats", type=int, default=5, help="rounds that are timed")
     add("--dry-run", action="store_true", help="tiny weights on the CPU, to see that it runs")
     add("--output", type=Path, default=results / "gpu_decode.json", help="JSON file to write")

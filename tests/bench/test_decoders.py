@@ -107,7 +107,7 @@ def test_losses_are_shown_as_losses(bench):
     }
     timed = {"rounds": rounds, "ratios": found, "passes": {}, "dtype": "float32", "threads": 1}
     row = {"name": "causal", "mode": "block", "tokens": 1, "passes": 1, "rows": 1, "head_rows": 1}
-    result = {"tokens_a_pass": 3.2, "counted": [row | {"teraflop": 1.0}], "timed": timed}
+    result = {"tokens_a_pass": (3.05, 3.5), "counted": [row | {"teraflop": 1.0}], "timed": timed}
     lines = {
         line.split("|")[1].strip(): line
         for line in decoders.markdown(result).splitlines()
@@ -116,16 +116,19 @@ def test_losses_are_shown_as_losses(bench):
     assert lines["slow"].endswith("| slower |")
     assert lines["fast"].endswith("| faster |")
     assert lines["even"].endswith("| not told apart |")
-    assert "given (3.2), not measured" in decoders.markdown(result)
+    assert (
+        "given (3.05 and 3.5 with one and two choices of each draft), not measured"
+        in decoders.markdown(result)
+    )
     once = timed | {"rounds": rounds[:1], "ratios": decoders.ratios(rounds[:1])}
     assert "faster |" not in decoders.markdown(result | {"timed": once})  # one round is no spread
 
 
 def test_every_side_is_timed_in_every_round(bench, model, capsys):
     decoders, _ = bench
-    timed = decoders.timed_rounds(model, torch.randn(1, 12, 32), 16, 3.2, rounds=2)
+    timed = decoders.timed_rounds(model, torch.randn(1, 12, 32), 16, (3.05, 3.2), rounds=2)
     assert [list(one) for one in timed["rounds"]] == [list(timed["passes"])] * 2
     assert timed["passes"]["causal"] == 16
-    assert timed["passes"]["speculative, joint"] == 5
+    assert timed["passes"]["speculative, joint, choices: 2"] == 5
     assert all(t["wall"] > 0 for one in timed["rounds"] for t in one.values())
     assert json.dumps(timed)
