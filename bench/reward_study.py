@@ -50,6 +50,7 @@ class Plan:
     rate: float
     supervised_rate: float
     kl_weight: float
+    updates: int
     canvas: int
     tests: int
 
@@ -162,6 +163,7 @@ def options(plan: Plan, rewards: str, seed: int, steps: int, folder: Path) -> li
             "rewards": rewards,
             "group_size": plan.group_size,
             "kl_weight": plan.kl_weight,
+            "updates_per_rollout": plan.updates,
             "per_device_train_batch_size": plan.images,
             "learning_rate": plan.rate,
         }
@@ -266,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=2e-4, help="learning rate of the rewarded arms")
     add("--supervised-rate", type=float, default=2e-4, help="and of the supervised arm")
     add("--kl-weight", type=float, default=0.02, help="of the divergence from the start")
+    add("--updates", type=int, default=1, help="steps on the same reports")
     add("--canvas", type=int, default=64, help="longest report in tokens")
     add("--tests", type=int, default=200, help="test phantoms to report on")
     add("--page", type=Path, help=f"also write the table to {PAGE} below this folder")

@@ -26,6 +26,7 @@ def plan(tmp_path):
         rate=1e-4,
         supervised_rate=2e-4,
         kl_weight=0.0,
+        updates=1,
         canvas=64,
         tests=3,
     )
