@@ -3,8 +3,8 @@
     python -m bench.reward_study --study exp/study --checkpoint exp/study/runs/block/seed0 \
         --output exp/reward_study --seeds 0,1,2
 
-Each arm goes on from the same checkpoint of mode `block`: rewarded by the checker of the phantoms
-and ROUGE-L, by `findings` and ROUGE-L, by `findings` alone, or trained on the references as before.
+Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings`, by the checker of
+the phantoms, by either with ROUGE-L, or trained on the references as before.
 The supervised arm gets as many steps as fit into the processor time of the first arm. All are
 decoded greedily by `speculative` and scored by the checker against what was drawn. Writes
 records.json and reports at the start, half way and at the end to --output, and with --page the
@@ -26,10 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = "docs/results.md"
 START, SUPERVISED, HALF = "start", "supervised", "half way"
 ARMS = {
-    "phantom + rouge_l": "phantom=1,rouge_l=1",
-    SUPERVISED: "",
-    "findings + rouge_l": "findings=1,rouge_l=1",
     "findings": "findings=1",
+    SUPERVISED: "",
+    "phantom": "phantom=1",
+    "findings + rouge_l": "findings=1,rouge_l=1",
+    "phantom + rouge_l": "phantom=1,rouge_l=1",
 }
 """Arm -> its rewards; the first one's time is what the supervised arm gets."""
 SHOWN = 6

@@ -52,7 +52,7 @@ def test_the_supervised_arm_gets_the_steps_that_fit_into_the_first_arms_time(pla
     supervised = [(seed, steps) for rewards, seed, steps in trained if not rewards]
     assert supervised == [(0, 6), (0, 60), (1, 6), (1, 60)]
     assert (
-        records["supervised/1"]["train_seconds"] == records["phantom + rouge_l/1"]["train_seconds"]
+        records["supervised/1"]["train_seconds"] == records["findings/1"]["train_seconds"]
     )
     rewarded = [arm for arm in ARMS if ARMS[arm]]
     assert len(records) == 1 + 2 * (len(ARMS) + len(rewarded))
@@ -65,7 +65,7 @@ def test_the_supervised_arm_gets_the_steps_that_fit_into_the_first_arms_time(pla
 
 
 def test_supervised_alone_has_no_time_to_go_by(plan, trained):
-    with pytest.raises(ValueError, match="needs the time of 'phantom"):
+    with pytest.raises(ValueError, match="needs the time of 'findings'"):
         measure(plan, [SUPERVISED], [0])
 
 
