@@ -161,7 +161,7 @@ def test_tests_run_in_as_many_workers_as_asked_with_the_users_flags_last(checkou
     python = write_program(checkout / "bin" / "python", 'echo "$@"')
     settings = {"PYTHON": str(python), "INIT_ENV": "0", "TEST_WORKERS": "3"}
     done = run_bash("bash scripts/test.sh -k 'some name'", checkout, **settings)
-    assert done.stdout == "-m pytest -n 3 --dist loadfile -k some name\n"
+    assert done.stdout == "-m pytest -n 3 --dist worksteal -k some name\n"
 
 
 def install_with(checkout: Path, **programs: str) -> subprocess.CompletedProcess[str]:

@@ -136,11 +136,12 @@ def test_a_dry_run_writes_with_every_decoder_at_every_batch(bench, monkeypatch, 
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert "nothing about speed" in result["dry_run"]
     assert [run["batch"] for run in result["runs"]] == [1, 2]
-    passes = {"canvas": 16, "causal": 128, "blocks, 2 a pass": 64, "speculative, joint": 40}
+    passes = {"canvas": 16, "causal": 128, "blocks, 2 a pass": 64}
+    passes |= {f"speculative, joint, choices: {n}": count for n, count in ((1, 42), (2, 37))}
     for run in result["runs"]:
         for how in ("eager", "compile"):
             assert {name: run[f"{name} {how}"]["passes"] for name in passes} == passes
-            assert run[f"speculative, alternate {how}"]["passes"] < 80
+            assert run[f"speculative, alternate, choices: 2 {how}"]["passes"] < 80
         assert run["causal eager"]["times_twin"] > 0
 
 

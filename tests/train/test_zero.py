@@ -78,7 +78,7 @@ def test_one_process_trains_under_zero_without_mpi(arguments, folder, ddp):
     assert losses(folder / "one") == pytest.approx(losses(ddp), rel=1e-4)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [3])
 def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder):
     """Of two steps one holds an image with NaN."""
     pytest.importorskip("deepspeed")
@@ -93,7 +93,7 @@ def test_a_step_that_is_no_number_is_skipped_under_zero(stage, arguments, folder
     assert all(value.isfinite().all() for value in weights(folder / name).values())
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("stage", [0, 3])
 def test_a_gradient_that_is_no_number_stops_the_run_and_names_the_batch(stage, arguments, folder):
     """With a sound loss; stage 0 is DDP."""
     name, flags = f"gradient{stage}", ()
