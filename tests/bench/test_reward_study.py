@@ -51,9 +51,7 @@ def test_the_supervised_arm_gets_the_steps_that_fit_into_the_first_arms_time(pla
     records = measure(plan, list(ARMS), [0, 1])
     supervised = [(seed, steps) for rewards, seed, steps in trained if not rewards]
     assert supervised == [(0, 6), (0, 60), (1, 6), (1, 60)]
-    assert (
-        records["supervised/1"]["train_seconds"] == records["findings/1"]["train_seconds"]
-    )
+    assert records["supervised/1"]["train_seconds"] == records["findings/1"]["train_seconds"]
     rewarded = [arm for arm in ARMS if ARMS[arm]]
     assert len(records) == 1 + 2 * (len(ARMS) + len(rewarded))
     for arm in rewarded:
