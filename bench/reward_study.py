@@ -7,8 +7,8 @@ Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings
 the phantoms, by either with ROUGE-L, or trained on the references as before.
 The supervised arm gets as many steps as fit into the processor time of the first arm. All are
 decoded greedily by `speculative` and scored by the checker against what was drawn. Writes
-records.json and reports at the start, half way and at the end to --output, and with --page the
-table to docs/results.md. What has a record is not done again.
+records.json and reports at the start, half way and at the end to --output, and with --page
+docs/results.md and bench/results/reward_study.json. What has a record is not done again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "docs/results.md"
+PAGE, RESULTS = "docs/results.md", "bench/results/reward_study.json"
 START, SUPERVISED, HALF = "start", "supervised", "half way"
 ARMS = {
     "findings": "findings=1",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})
         records = measure(plan, wanted, seeds)
         if args.page:
-            write_page(table(records), args.page)
+            write_page(records, args.page)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -242,13 +242,15 @@ def _cell(values: Sequence[float]) -> str:
     return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def write_page(text: str, root: Path) -> None:
-    """The table between the markers `study:reward` of the results page below `root`."""
+def write_page(records: Mapping[str, Mapping[str, float]], root: Path) -> None:
+    """The table between the markers `study:reward` of the results page below `root`, and a JSON."""
     from bench.study.report import fill
 
-    page = root / PAGE
-    filled = fill(page.read_text(encoding="utf-8"), {"reward": text}, PAGE)
+    page, results = root / PAGE, root / RESULTS
+    filled = fill(page.read_text(encoding="utf-8"), {"reward": table(records)}, PAGE)
     page.write_text(filled, encoding="utf-8")
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -272,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--updates", type=int, default=1, help="steps on the same reports")
     add("--canvas", type=int, default=64, help="longest report in tokens")
     add("--tests", type=int, default=200, help="test phantoms to report on")
-    add("--page", type=Path, help=f"also write the table to {PAGE} below this folder")
+    add("--page", type=Path, help=f"also write {PAGE} and {RESULTS} below this folder")
     return parser
 
 
