@@ -6,6 +6,7 @@ One set of random weights, no token of which ends a report, so that lengths and 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,17 @@ def ways(rates: Sequence[float], blocks: Sequence[float]) -> list[Way]:
             for n, rate in enumerate(rates, 1)
         ),
     ]
+
+
+def add_rates(parser: argparse.ArgumentParser) -> None:
+    """The option that gives the rates."""
+    parser.add_argument(
+        "--tokens-a-pass",
+        type=float,
+        nargs=2,
+        default=RATES,
+        help="of `speculative`, drafting joint, with one and two choices of each draft; given",
+    )
 
 
 def given(rates: Sequence[float]) -> str:

@@ -246,17 +246,11 @@ def _timed(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from decoder_sides import RATES
+    from decoder_sides import add_rates
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add(
-        "--tokens-a-pass",
-        type=float,
-        nargs=2,
-        default=RATES,
-        help="of `speculative`, drafting joint, with one and two choices of each draft; given",
-    )
+    add_rates(parser)
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the timed weights")
     add("--rounds", type=int, default=3, help="that are timed; 0: operations only")
     add("--tiny", action="store_true", help="time tiny weights, to try the command")

@@ -192,19 +192,13 @@ def _write(result: Mapping[str, Any], output: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from decoder_sides import RATES
+    from decoder_sides import add_rates
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, results = parser.add_argument, Path(__file__).parent / "results"
     add("--batches", type=int, nargs="+", default=[1, 8, 32, 64], help="reports at once")
     add("--how", nargs="+", choices=HOW, help="how passes are run (default: eager graph)")
-    add(
-        "--tokens-a-pass",
-        type=float,
-        nargs=2,
-        default=RATES,
-        help="of `speculative`, drafting joint, with one and two choices of each draft; given",
-    )
+    add_rates(parser)
     add("--repeats", type=int, default=5, help="rounds that are timed")
     add("--dry-run", action="store_true", help="tiny weights on the CPU, to see that it runs")
     add("--output", type=Path, default=results / "gpu_decode.json", help="JSON file to write")

@@ -38,7 +38,7 @@ class TextReader:
     def read(self, tokens: Tensor | None, parents: Sequence[int], masks: int) -> TextReading:
         """tokens: (B, n) after the text, or None for the prompt's last token, once more as a query.
 
-        parents: of each token the one that it follows, further ahead in tokens; -1: the text.
+        parents: of each token the one that it follows, an earlier one; -1: the text.
         masks: how many follow each of them.
         """
         cache, first = self.cache, tokens is None

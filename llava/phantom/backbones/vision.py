@@ -74,8 +74,10 @@ class SentenceContrast(nn.Module):
 
 
 def embedded(vision: nn.Module, pixel_values: Tensor) -> Tensor:
-    """What the tower's `embeddings` gives, (B, 3, H, W) -> (B, N, D): the convolution whose patches
-    do not overlap as one product, which a CPU trains in a tenth of the time."""
+    """What the tower's `embeddings` gives, (B, 3, H, W) -> (B, N, D).
+
+    Patches do not overlap: their convolution is one product, which a CPU trains faster.
+    """
     own = vision.embeddings
     weight, bias = own.patch_embedding.weight, own.patch_embedding.bias
     side = weight.shape[-1]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
+from torch.optim._muon import _adjust_lr
 
 
 class StackedMuon(Muon):
@@ -38,12 +39,14 @@ class StackedMuon(Muon):
                 by_shape.setdefault(update.shape, []).append(index)
             rate = float(group["lr"])
             torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
-            for (rows, columns), members in by_shape.items():
+            for shape, members in by_shape.items():
                 stack = torch.stack([updates[index] for index in members])
                 steps = orthogonal(stack, group["ns_coefficients"], group["ns_steps"], group["eps"])
                 chosen = [params[index] for index in members]
                 own = [step.to(param) for step, param in zip(steps, chosen, strict=True)]
-                torch._foreach_add_(chosen, own, alpha=-rate * 0.2 * max(rows, columns) ** 0.5)
+                torch._foreach_add_(
+                    chosen, own, alpha=-_adjust_lr(rate, group["adjust_lr_fn"], shape)
+                )
 
 
 def orthogonal(
