@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from transformers.optimization import Adafactor
 
 from llava.train.optimizers import LearningRates, build_optimizer
-from llava.train.optimizers.muon import MuonWithRest, StackedMuon, is_hidden_matrix
+from llava.train.optimizers.muon import MuonWithRest, StackedMuon, is_hidden_matrix, orthogonal
 
 
 class Tiny(nn.Module):
@@ -76,6 +76,22 @@ def test_stacked_matrices_take_the_steps_of_torchs_muon():
     for index, state in own_state["state"].items():
         other = stacked_state["state"][index]["momentum_buffer"]
         torch.testing.assert_close(other, state["momentum_buffer"])
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_a_cpu_without_bf16_instructions_is_not_made_to_imitate_them(able, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    matrices = torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))
+    found = orthogonal(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    assert found.dtype == expected
+    assert torch.linalg.svdvals(found.float()).sub(1).abs().max() < 0.5
 
 
 def test_matrices_of_layers_go_to_muon_and_everything_is_trained():

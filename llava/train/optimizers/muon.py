@@ -52,12 +52,12 @@ class StackedMuon(Muon):
 def orthogonal(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """U V^T, about, of each matrix U S V^T of (N, A, B), in bf16.
+    """U V^T, about, of each matrix U S V^T of (N, A, B), in bf16 where the device computes in it.
 
     Newton-Schulz: X <- a X + (b G + c G^2) X with G = X X^T, from X of Frobenius norm 1.
     """
     a, b, c = coefficients
-    x = matrices.bfloat16()
+    x = matrices.to(_precision(matrices.device))
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
@@ -65,6 +65,15 @@ def orthogonal(
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """bf16, which suffices; fp32 on a CPU without bf16 instructions, which would imitate them."""
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if not (able.get("avx512_bf16") or able.get("amx_bf16")):
+            return torch.float32
+    return torch.bfloat16
 
 
 class MuonWithRest(Optimizer):
