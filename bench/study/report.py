@@ -32,9 +32,9 @@ CURVES = {
     "decoding": "F1 against passes and seconds for every rule and cache",
 }
 """Picture of the summary -> its alternative text: decoding, if it was measured."""
-TABLES = tables.TABLES | {"infill": infill}
+TABLES = tables.TABLES | {"infill": infill, "block_arms_infill": infill}
 """Marker in docs/results.md -> what writes it."""
-SUBSECTIONS = {"block": ("infill",)}
+SUBSECTIONS = {"block": ("infill",), "block_arms": ("block_arms_infill",)}
 """Section of the page -> the tables in it besides its own."""
 
 

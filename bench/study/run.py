@@ -6,8 +6,8 @@
 Second part of the study, between `arms` and `records`. What has a record is not done again; a
 training that was killed begins anew. The learning rate is constant and the mean of the last weights
 is scored (`weight_mean`), so a checkpoint is the run that was stopped there: an arm of the
-comparison of objectives is scored after the study's steps, and at the time that `base` took for
-them, which therefore runs first.
+comparison of objectives or of mode `block` is scored after the study's steps, and at the time that
+`base` took for them, which therefore runs first.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 BLOCK_LENGTH, THRESHOLD, DECODE_BATCH = 8, 0.9, 40
 """How every report of the study is decoded, at least two tokens a pass."""
 EQUAL_TIME, SURE = "equal_time", "threshold_"
+EQUAL_TIME_READINGS = ("causal", "speculative", "threshold_0.9")
+"""Decoders of mode `block` at equal time; their variants are `equal_time_causal` and so on."""
 CLOCK_FILE = "seconds_per_step.json"
 
 
@@ -82,8 +84,12 @@ def train_and_score(arm: Arm, seed: int, settings: Settings) -> int:
 def evaluations(arm: Arm, seed: int, settings: Settings) -> list[tuple[int, str]]:
     """(step, variant) of every record that the arm should have under this seed."""
     found = [(settings.steps, variant) for variant in ("", *arm.variants)]
-    if "objective" in arm.groups:
-        found.append((equal_time_step(arm, seed, settings), EQUAL_TIME))
+    readings = [""] if "objective" in arm.groups else []
+    if "block" in arm.groups:
+        readings += [f"_{name}" for name in EQUAL_TIME_READINGS if name in arm.variants]
+    if readings:
+        step = equal_time_step(arm, seed, settings)
+        found += [(step, f"{EQUAL_TIME}{reading}") for reading in readings]
     return found
 
 
@@ -163,7 +169,7 @@ def score_checkpoint(arm: Arm, seed: int, step: int, variant: str, settings: Set
     n, metrics = scores_of(folder / f"checkpoint-{step}", variant, settings)
     curve = held_out_curve(folder)
     nelbo = dict(curve).get(step)
-    if nelbo is not None and variant in ("", EQUAL_TIME):
+    if nelbo is not None and (not variant or variant.startswith(EQUAL_TIME)):
         metrics["nelbo"] = nelbo
     record = Record(
         arm=arm.name,
@@ -198,6 +204,7 @@ def sampling_of(variant: str, settings: Settings) -> SamplingConfig:
     from llava.diffusion.config import LEFT_TO_RIGHT, SamplingConfig
 
     common = {"gen_length": settings.canvas, "block_length": BLOCK_LENGTH}
+    variant = variant.removeprefix(f"{EQUAL_TIME}_")
     if variant == "speculative_chain":
         return SamplingConfig(**common, decoder="speculative", drafting="joint", draft_choices=1)
     if variant in LEFT_TO_RIGHT:

@@ -37,6 +37,17 @@ TITLES = {
 }
 HEADS = {"beside_one": "one a pass", "beside_threshold": "threshold"}
 """Variant -> its head in the table of the autoregressive twin."""
+BLOCK_ARMS = (
+    ("nelbo", ""),
+    ("f1", "causal"),
+    ("f1", "threshold_0.9"),
+    ("f1", "threshold_0.7"),
+    ("passes", "threshold_0.7"),
+    ("tokens_per_pass", "speculative"),
+)
+"""(metric, variant) of an arm of mode `block`."""
+BLOCK_ARMS_TIMED = (("f1", "causal"), ("f1", "threshold_0.9"), ("tokens_per_pass", "speculative"))
+"""The same, at equal time."""
 OBJECTIVES = (
     ("complementary_elbo", "single_elbo"),
     ("complementary_elbo", "independent_elbo"),
@@ -181,6 +192,26 @@ def block(results: Results) -> str:
         rows.append([f"`{arm}`", decoding, show(results.seconds_per_step(arm)), *cells, differs])
     head = ["arm", "decoded", "s/step", *(TITLES[metric] for metric in metrics), "F1 − twin's"]
     return table(head, rows)
+
+
+def block_arms(results: Results) -> str:
+    """A row an arm of mode `block`, after a `base` and a twin of as many steps."""
+    arms = [each for each in ("base", TWIN) if results.of(each)]
+    rows = []
+    for arm in [*arms, *(each.name for each in members(results, "block"))]:
+        steps = sorted({r.step for r in results.of(arm, f"{EQUAL_TIME}_threshold_0.9")})
+        cells = [show(results.mean(arm, metric, variant)) for metric, variant in BLOCK_ARMS]
+        timed = [
+            show(results.mean(arm, metric, f"{EQUAL_TIME}_{variant}"))
+            for metric, variant in BLOCK_ARMS_TIMED
+        ]
+        if arm == TWIN:  # its only reading has no name
+            cells[1] = show(results.mean(arm, "f1"))
+        seconds = show(results.seconds_per_step(arm))
+        rows.append([f"`{arm}`", seconds, *cells, ", ".join(map(str, steps)) or _DASH, *timed])
+    head = ["arm", "s/step", "NELBO", "F1: causal", "blocks, 0.9", "blocks, 0.7", "passes of it"]
+    head += ["tokens a pass, speculative", "equal time: steps", "F1: causal", "blocks, 0.9"]
+    return table([*head, "tokens a pass"], rows)
 
 
 def _decodings(results: Results) -> list[tuple[str, str, str]]:
@@ -354,6 +385,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "objective": objective,
     "attention": attention,
     "block": block,
+    "block_arms": block_arms,
     "canvas": canvas,
     "context": context,
     TWIN: twin,

@@ -18,7 +18,7 @@ from bench.study.pool import Job, plan, run_all
 from bench.study.records import Record, exists, read_record, read_records
 from bench.study.report import fill, write_report
 from bench.study.restore import main as restored
-from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations
+from bench.study.run import CLOCK_FILE, EQUAL_TIME, equal_time_step, evaluations, sampling_of
 from bench.study.scoring import omitted_normal, score_texts
 from llava.train.options.fields import mask_draws
 from llava.train.options.parsing import parse_arguments
@@ -139,6 +139,13 @@ def test_equal_time_is_the_checkpoint_nearest_to_the_time_of_base(settings):
         (folder / CLOCK_FILE).write_text(json.dumps({"seconds_per_step": seconds}))
     found = [equal_time_step(find(n), 0, settings) for n in ("base", "single_elbo", "pairs4_elbo")]
     assert found == [80, 120, 20]
+    block = settings.run_folder("block", 0)
+    block.mkdir(parents=True)
+    (block / CLOCK_FILE).write_text(json.dumps({"seconds_per_step": 0.4}))
+    timed = {variant: step for step, variant in evaluations(find("block"), 0, settings)}
+    assert timed["causal"] == 80
+    assert timed["equal_time_causal"] == timed["equal_time_threshold_0.9"] == 40
+    assert sampling_of("equal_time_speculative", settings) == sampling_of("speculative", settings)
     assert (120, EQUAL_TIME) in evaluations(find("single_elbo"), 0, settings)
     with pytest.raises(ValueError, match="seed1 holds no finished run"):
         equal_time_step(find("base"), 1, settings)
@@ -200,6 +207,20 @@ def test_a_section_is_written_alone(tmp_path):
     written = json.loads((tmp_path / "bench/results/study_block.json").read_text())
     assert written["arms"]["base"]["usual"]["f1"]["mean"]["n"] == 3
     assert not (tmp_path / "bench/results/study.json").exists()
+
+
+def test_the_arms_of_mode_block_have_a_row_each(tmp_path):
+    write_study(tmp_path / "study")
+    record("block", 0, 0.25, "equal_time_threshold_0.9", 40).write(tmp_path / "study")
+    write_report(tmp_path / "study", tmp_path, "block_arms")
+    page = (tmp_path / "docs/results.md").read_text()
+    table = page.split("<!-- study:block_arms -->")[1].split("<!-- /")[0]
+    rows = [line.split(" | ") for line in table.strip().splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    block = next(row for row in rows if row[0] == "| `block`")
+    assert (block[8], block[10]) == ("40", "0.250")
+    twin = next(row for row in rows if row[0] == "| `autoregressive`")
+    assert twin[3].startswith("0.400")
 
 
 def test_committed_results_are_put_back_as_records(tmp_path, capsys):
