@@ -36,7 +36,14 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(400)
 def test_the_demo_runs_and_leaves_git_status_clean(checkout):
-    small = {"TRAIN_CASES": 16, "TEST_CASES": 4, "VISION_EPOCHS": 1, "LANGUAGE_EPOCHS": 1}
+    # One process: two, by the same scripts, are test_scripts_train's.
+    small = {
+        "NPROC": 1,
+        "TRAIN_CASES": 16,
+        "TEST_CASES": 4,
+        "VISION_EPOCHS": 1,
+        "LANGUAGE_EPOCHS": 1,
+    }
     environment = {
         **os.environ,
         **{name: str(value) for name, value in small.items()},

@@ -1,9 +1,8 @@
 """Run lmms-eval in child processes, all on the one task, and notice when it fails.
 
-lmms-eval's own exit status says nothing (it is 0 after an error), and a process that fails would
-leave the others waiting for a day. So errors are raised (`--verbosity DEBUG`), torchrun then ends
-the run, and `collect` believes only the results in the folder. If the evaluation is killed alone,
-torchrun and the processes notice and end.
+A process that fails would leave the others waiting for a day: torchrun ends the run when one does,
+and `collect` believes only the results in the folder. If the evaluation is killed alone, torchrun
+and the processes (`lmms_process`) notice and end.
 """
 
 import os
@@ -50,12 +49,9 @@ class Launch:
         """To be started in the run's folder: the task's data and the outputs are relative to it."""
         return [
             *(sys.executable, "-c", _TORCHRUN, "--standalone"),
-            *(f"--nproc-per-node={self.processes}", "-m", "lmms_eval", "eval"),
-            *("--model", MODEL, "--model_args", self.model_args),
-            *("--tasks", TASK, "--include_path", str(TASKS_FOLDER)),
-            *("--gen_kwargs", self.gen_kwargs, "--batch_size", str(self.batch_size)),
-            *("--output_path", RESULTS_FOLDER, "--timezone", "UTC"),
-            *("--process_docs_parallel", "1", "--verbosity", "DEBUG"),
+            *(f"--nproc-per-node={self.processes}", "-m", "llava.eval.run.lmms_process"),
+            *("--model-args", self.model_args, "--gen-kwargs", self.gen_kwargs),
+            *("--batch-size", str(self.batch_size)),
         ]
 
     def environment(self) -> dict[str, str]:
