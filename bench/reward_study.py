@@ -6,7 +6,9 @@
 Each arm goes on from the same checkpoint of mode `block`: rewarded by `findings`, by the checker of
 the phantoms, by either with ROUGE-L, or trained on the references as before.
 The supervised arm gets as many steps as fit into the processor time of the first arm. All are
-decoded greedily by `speculative` and scored by the checker against what was drawn. Writes
+decoded greedily by `speculative` and scored by the checker against what was drawn. With
+--language-data, reports of another kind than the phantoms' (Open-i's, by `llava.data.iu_xray` and
+`llava.phantom.blank`), also how well each arm still foresees their words. Writes
 records.json and reports at the start, half way and at the end to --output, and with --page
 docs/results.md and bench/results/reward_study.json. What has a record is not done again.
 """
@@ -54,6 +56,7 @@ class Plan:
     updates: int
     canvas: int
     tests: int
+    language_data: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,6 +203,8 @@ def score(plan: Plan, folder: Path, name: str) -> dict[str, float]:
     written = sum(len(report.token_ids) for report in reports)
     metrics["tokens_per_pass"] = written / sum(report.nfe for report in reports)
     metrics["distinct"] = len(set(texts)) / len(texts)
+    if plan.language_data:
+        metrics["language_nats"] = language_nats(plan, folder)
     kept = [
         {"id": d.id, "reference": d.reference, "report": text, "drawn": sorted(found)}
         for d, text, found in zip(documents, texts, drawn, strict=True)
@@ -207,6 +212,24 @@ def score(plan: Plan, folder: Path, name: str) -> dict[str, float]:
     text = json.dumps(kept, indent=2) + "\n"
     (plan.output / f"reports_{name.replace(' ', '')}.json").write_text(text, encoding="utf-8")
     return metrics
+
+
+def language_nats(plan: Plan, folder: Path) -> float:
+    """Nats of the causal reading per token of the reports in `language_data`."""
+    from llava.train.assembly import build_model, build_trainer
+    from llava.train.options.parsing import parse_arguments
+
+    given = {
+        "model_name_or_path": folder,
+        "data_path": plan.language_data,
+        "eval_data_path": plan.language_data,
+        "image_folder": plan.language_data.parent,
+    }
+    words = options(plan, "", 0, 1, plan.output / "language")
+    for name, value in given.items():
+        words += [f"--{name}", str(value)]
+    arguments = parse_arguments(words)
+    return build_trainer(arguments, build_model(arguments)).evaluate()["eval_next_token"]
 
 
 COLUMNS = {
@@ -218,6 +241,7 @@ COLUMNS = {
     "cut off": "truncated",
     "tokens a pass": "tokens_per_pass",
     "distinct": "distinct",
+    "nats, other texts": "language_nats",
     "training, s": "train_seconds",
 }
 
@@ -229,12 +253,14 @@ def table(records: Mapping[str, Mapping[str, float]]) -> str:
         seeds.setdefault(key.rpartition("/")[0], []).append(metrics)
     lines = ["| arm | seeds | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
     for arm, found in seeds.items():
-        cells = [_cell([metrics[name] for metrics in found]) for name in COLUMNS.values()]
+        cells = [_cell([m[name] for m in found if name in m]) for name in COLUMNS.values()]
         lines.append(f"| {arm} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
     digits = 0 if max(values) > 10 else 3
     mean = f"{statistics.mean(values):.{digits}f}"
     if len(values) == 1:
@@ -274,6 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--updates", type=int, default=1, help="steps on the same reports")
     add("--canvas", type=int, default=64, help="longest report in tokens")
     add("--tests", type=int, default=200, help="test phantoms to report on")
+    add("--language-data", type=Path, help="conversations JSON with its images next to it")
     add("--page", type=Path, help=f"also write {PAGE} and {RESULTS} below this folder")
     return parser
 

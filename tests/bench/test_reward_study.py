@@ -1,13 +1,27 @@
 """Stage 3 against supervised training: equal time, records that are kept, a table on the page."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import reward_study
-from bench.reward_study import ARMS, COLUMNS, HALF, SUPERVISED, Plan, main, measure, options, table
+from bench.reward_study import (
+    ARMS,
+    COLUMNS,
+    HALF,
+    SUPERVISED,
+    Plan,
+    language_nats,
+    main,
+    measure,
+    options,
+    table,
+)
 from llava.reward.arguments import REWARD
 from llava.train.options.parsing import parse_arguments
 
@@ -91,4 +105,16 @@ def test_the_table_goes_to_the_page(plan, trained, tmp_path, capsys):
 
 def test_one_seed_has_no_range():
     metrics = dict.fromkeys(COLUMNS.values(), 0.25) | {"train_seconds": 1234.5}
-    assert table({"start/0": metrics}).splitlines()[-1].endswith("| 0.250 | 0.250 | 1234 |")
+    assert table({"start/0": metrics}).splitlines()[-1].endswith("| 0.250 | 0.250 | 0.250 | 1234 |")
+
+
+def test_foreseeing_other_texts_is_the_exact_next_token_loss(plan, tiny_backbones, tiny_dataset):
+    from llava.model.builder import build_from_backbones, save_checkpoint
+
+    torch.manual_seed(0)
+    loaded = build_from_backbones(*tiny_backbones, attention_mode="block", block_length=4)
+    save_checkpoint(plan.checkpoint, loaded)
+    plan = replace(plan, language_data=tiny_dataset.json_path)
+    nats = language_nats(plan, plan.checkpoint)
+    assert nats == pytest.approx(math.log(loaded.model.config.vocab_size), rel=0.1)  # untrained
+    assert language_nats(plan, plan.checkpoint) == nats
