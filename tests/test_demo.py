@@ -36,7 +36,7 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(400)
 def test_the_demo_runs_and_leaves_git_status_clean(checkout):
-    # One process: two, by the same scripts, are test_scripts_train's.
+    # In one process: two, by the same scripts, are test_scripts_train's.
     small = {
         "NPROC": 1,
         "TRAIN_CASES": 16,
