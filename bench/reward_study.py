@@ -232,9 +232,12 @@ def language_nats(plan: Plan, folder: Path) -> float:
     return build_trainer(arguments, build_model(arguments)).evaluate()["eval_next_token"]
 
 
+GAINS = {"f1_gain": "f1", "labeler_f1_gain": "labeler_f1"}
 COLUMNS = {
     "F1, checker": "f1",
+    "F1, checker − start's": "f1_gain",
     "F1, labeler": "labeler_f1",
+    "F1, labeler − start's": "labeler_f1_gain",
     "ROUGE-L": "rouge_l",
     "repeated": "repetition",
     "length ratio": "length_ratio",
@@ -247,10 +250,16 @@ COLUMNS = {
 
 
 def table(records: Mapping[str, Mapping[str, float]]) -> str:
-    """Means over the seeds, with the range where there are several."""
+    """Means over the seeds, with the range where there are several.
+
+    A run that went on from another checkpoint has a start of its own: `start/NAME`, `findings/NAME`.
+    """
     seeds: dict[str, list[Mapping[str, float]]] = {}
     for key, metrics in records.items():
-        seeds.setdefault(key.rpartition("/")[0], []).append(metrics)
+        arm, _, run = key.rpartition("/")
+        start = records.get(f"{START}/{run}", records.get(f"{START}/0", metrics))
+        gains = {gain: metrics[name] - start[name] for gain, name in GAINS.items()}
+        seeds.setdefault(arm, []).append({**metrics, **gains})
     lines = ["| arm | seeds | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
     for arm, found in seeds.items():
         cells = [_cell([m[name] for m in found if name in m]) for name in COLUMNS.values()]

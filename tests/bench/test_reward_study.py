@@ -108,6 +108,17 @@ def test_one_seed_has_no_range():
     assert table({"start/0": metrics}).splitlines()[-1].endswith("| 0.250 | 0.250 | 0.250 | 1234 |")
 
 
+def test_a_gain_is_over_the_checkpoint_that_the_run_went_on_from():
+    def scored(f1):
+        return dict.fromkeys(COLUMNS.values(), 0.0) | {"f1": f1}
+
+    records = {"start/0": scored(0.5), "start/again": scored(0.7)}
+    f1s = {"0": 0.6, "1": 0.6, "again": 0.75}
+    records |= {f"phantom/{run}": scored(f1) for run, f1 in f1s.items()}
+    gains = table(records).splitlines()[-1].split(" | ")[3]
+    assert gains == "0.083 (0.050 to 0.100)"
+
+
 def test_foreseeing_other_texts_is_the_exact_next_token_loss(plan, tiny_backbones, tiny_dataset):
     from llava.model.builder import build_from_backbones, save_checkpoint
 
