@@ -252,7 +252,7 @@ COLUMNS = {
 def table(records: Mapping[str, Mapping[str, float]]) -> str:
     """Means over the seeds, with the range where there are several.
 
-    A run that went on from another checkpoint has a start of its own: `start/NAME`, `findings/NAME`.
+    A run from another checkpoint has a start of its own: `start/NAME` for `findings/NAME`.
     """
     seeds: dict[str, list[Mapping[str, float]]] = {}
     for key, metrics in records.items():

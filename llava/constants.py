@@ -14,6 +14,9 @@ IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 
+MODEL_TYPE = "llava_qwen_diffusion"
+"""Of a checkpoint of this project, in its config.json."""
+
 SYSTEM_PROMPT = (
     "You are an assistant in radiology, responsible for analyzing medical imaging studies and "
     "generating detailed, structured, and accurate radiology reports."

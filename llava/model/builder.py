@@ -18,6 +18,7 @@ from llava.conversation import token_id
 from llava.images.loading import load_image_processor
 from llava.model.checkpoint import PROJECTOR_FILE, check_checkpoint, checkpoint_folder
 from llava.model.compatibility import check_image_processor, check_layout, line_break_id
+from llava.model.config_file import read_config
 from llava.model.language_model.configuration_qwen import (
     LlavaQwenDiffusionConfig,
     Qwen3DiffusionConfig,
@@ -27,7 +28,7 @@ from llava.model.language_model.modeling_qwen import Qwen3ForMaskedDiffusion
 from llava.model.lora import ADAPTER_FILE, attach_adapters, merge_adapters, read_backbones
 from llava.model.projector import build_projector
 from llava.model.siglip_encoder import SiglipVisionTower
-from llava.model.weights import load_weights, one_line, read_config
+from llava.model.weights import load_weights, one_line
 
 SETTINGS = (
     "attention_mode",

@@ -8,9 +8,9 @@ from typing import Any
 
 from llava.diffusion.cache import resolve_cache
 from llava.diffusion.config import SamplingConfig
+from llava.model.config_file import read_config
 from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
 from llava.model.lora import ADAPTER_FILE
-from llava.model.weights import read_config
 from llava.store import read_object
 
 PROJECTOR_FILE = "mm_projector.safetensors"

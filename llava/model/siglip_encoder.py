@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from llava.model.weights import load_weights, read_config
+from llava.model.config_file import read_config
+from llava.model.weights import load_weights
 
 _MODEL_TYPES = ("siglip", "siglip_vision_model")
 

@@ -1,36 +1,18 @@
-"""Read a checkpoint's config and weights; whatever does not fit is an error that names it.
+"""Read a checkpoint's weights; whatever does not fit is an error that names it.
 
 The one door to weight files, for the language model, the vision tower and whole checkpoints:
 safetensors only (a pickle can run code when it is read), every tensor present and of its shape.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from llava.store import read_object
-
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder. Raises FileNotFoundError or ValueError naming it."""
-    file = folder / "config.json"
-    if not os.path.isfile(file):  # False, not an error, for a name that no file could have
-        raise FileNotFoundError(
-            f"{str(folder)!r} is not a checkpoint folder: it has no config.json"
-        )
-    return read_object(file, _no_constant)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def load_weights(

@@ -60,7 +60,7 @@ def reinforce(arguments: Arguments, callbacks: Sequence[TrainerCallback] = ()) -
 
 def check_start(arguments: Arguments) -> None:
     """Raises ValueError where there is no causal reading to reinforce, or no exact one."""
-    from llava.model.weights import read_config
+    from llava.model.config_file import read_config
 
     folder = arguments.model.model_name_or_path
     if not is_checkpoint(arguments.model):

@@ -31,7 +31,7 @@ _BUILT_IN = {
 
 def built_in_options(folder: Path) -> list[str]:
     """The options that a checkpoint's weights were trained with, as words of a command line."""
-    from llava.model.weights import read_config
+    from llava.model.config_file import read_config
 
     config = read_config(folder)
     found = {option: config.get(field) for option, field in _BUILT_IN.items()}
@@ -81,7 +81,7 @@ def describe_start(language_model: str | Path, attention_mode: str) -> str:
     """
     from transformers import AutoConfig
 
-    from llava.model.weights import read_config
+    from llava.model.config_file import read_config
 
     name = str(language_model)
     if Path(name).is_dir():

@@ -28,6 +28,7 @@ from llava.store import locked
 from llava.writing.records import Prediction
 from llava.writing.writer import Report, ReportWriter, Request
 
+pytestmark = pytest.mark.whole_scripts
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = SamplingConfig(gen_length=32, steps=8, temperature=1.0, seed=2)
 """Sampled: the greedy reports of an untrained model are empty."""

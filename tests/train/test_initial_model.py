@@ -1,6 +1,9 @@
 """A run that goes on with a trained checkpoint instead of joining backbones."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from llava.model.builder import load_checkpoint
 from llava.model.lora import ADAPTER_FILE
 from llava.train.initial_model import describe_start, initial_model
 from llava.train.train import main, parse_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +109,18 @@ def test_what_a_run_starts_from_is_named(tmp_path, name, model_type, mode, words
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     assert words in describe_start(folder, mode)
+
+
+def test_what_scripts_ask_before_they_train_takes_no_torch(tiny_checkpoint):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from llava.train.initial_model import built_in_options\n"
+        "from llava.train.options.parsing import check_own_options\n"
+        "print(built_in_options(Path(sys.argv[1]))[:2])\n"
+        "check_own_options(['--model_name_or_path', sys.argv[1], '--data_path', 'x.json'])\n"
+        "print({'torch', 'transformers'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_checkpoint)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['--attention_mode', 'prefix']", "set()"]

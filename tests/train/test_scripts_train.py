@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.whole_scripts
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from llava.generate import main
 from llava.writing.processes import Processes, _first_node, _meeting_point
 
+pytestmark = pytest.mark.whole_scripts
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import Qwen3Config
 
+from llava.constants import MODEL_TYPE
 from llava.images.layout import ASPECT_RATIOS
 
 ATTENTION_MODES = ("full", "prefix", "block")
@@ -116,7 +117,7 @@ class LlavaQwenDiffusionConfig(Qwen3DiffusionConfig):
     image_newline_token_id: id of the line break that ends a row of tiles, set by the builder.
     """
 
-    model_type = "llava_qwen_diffusion"
+    model_type = MODEL_TYPE
 
     vision_config: dict | None = None
     mm_vision_select_layer: int = -2

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.constants import MODEL_TYPE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -189,13 +191,12 @@ class Arguments:
 
 def is_checkpoint(model: ModelArguments) -> bool:
     """Whether `--model_name_or_path` is a folder of this project, not a language model."""
-    from llava.model.language_model.configuration_qwen import LlavaQwenDiffusionConfig
-    from llava.model.weights import read_config
+    from llava.model.config_file import read_config
 
     folder = Path(model.model_name_or_path)
     if not (folder / "config.json").is_file():
         return False
-    return read_config(folder).get("model_type") == LlavaQwenDiffusionConfig.model_type
+    return read_config(folder).get("model_type") == MODEL_TYPE
 
 
 def mask_draws(model: ModelArguments) -> int:
