@@ -99,10 +99,11 @@ def sizes(study: Path, results: Results) -> str:
     trained = [record for record in results.records if not record.variant]
     seeds = sorted({record.seed for record in trained})
     steps, tests = (max(getattr(r, name) for r in trained) for name in ("step", "n"))
+    named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     corpus = json.loads((study / "phantom/phantom.json").read_text(encoding="utf-8"))
     return (
-        f"{len({record.arm for record in trained})} trained models under seeds "
-        f"{', '.join(map(str, seeds))}, {steps} steps each; {corpus['train']} training phantoms, "
+        f"{len({record.arm for record in trained})} trained models under {named}, "
+        f"{steps} steps each; {corpus['train']} training phantoms, "
         f"{tests} test phantoms, difficulty `{corpus.get('difficulty', 'easy')}`."
     )
 

@@ -123,7 +123,7 @@ def test_the_gpu_benchmark_compares_within_a_round_and_says_where_there_is_no_gp
     assert (result["unmeasured"], result["runs"]) == ("no device", [])
 
 
-def test_a_dry_run_writes_with_every_decoder(bench, monkeypatch, tmp_path):
+def test_a_dry_run_writes_with_every_decoder_at_every_batch(bench, monkeypatch, tmp_path):
     """At static shapes too; compiling is what is left out."""
     import gpu_decode
 
@@ -131,11 +131,11 @@ def test_a_dry_run_writes_with_every_decoder(bench, monkeypatch, tmp_path):
 
     for module in (static_step, static_text):
         monkeypatch.setattr(module, "compiled", lambda function: function)
-    words = ["--dry-run", "--batches", "2", "--repeats", "1", "--how", "eager", "compile"]
+    words = ["--dry-run", "--batches", "1", "2", "--repeats", "1", "--how", "eager", "compile"]
     gpu_decode.main([*words, "--output", str(tmp_path / "gpu.json")])
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert "nothing about speed" in result["dry_run"]
-    assert [run["batch"] for run in result["runs"]] == [2]
+    assert [run["batch"] for run in result["runs"]] == [1, 2]
     passes = {"canvas": 16, "causal": 128, "blocks, 2 a pass": 64}
     passes |= {f"speculative, joint, choices: {n}": count for n, count in ((1, 42), (2, 37))}
     for run in result["runs"]:

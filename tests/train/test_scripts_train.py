@@ -38,9 +38,10 @@ def run_script(name: str, *flags: str, **settings: object) -> subprocess.Complet
     )
 
 
-def test_both_stages_train_by_default_as_the_recipe_does(tmp_path, tiny_backbones, tiny_dataset):
-    """Stage 1 from a YAML in two processes, with the scripts' own settings; stage 2 from a JSON in
-    one, in batches of 4."""
+def test_two_processes_train_both_stages_by_default_as_the_recipe_does(
+    tmp_path, tiny_backbones, tiny_dataset
+):
+    """Stage 1 from a YAML, with the scripts' own settings; stage 2 from a JSON, in batches of 4."""
     mixture = tmp_path / "mixture.yaml"
     part = {
         "json_path": str(tiny_dataset.json_path),
@@ -50,15 +51,11 @@ def test_both_stages_train_by_default_as_the_recipe_does(tmp_path, tiny_backbone
     common = {
         "LANGUAGE_MODEL": tiny_backbones.language,
         "VISION_TOWER": tiny_backbones.vision,
+        "NPROC": 2,
     }
     canvas = ("--answer_canvas", "24")
     one = run_script(
-        "llada_v_pretrain.sh",
-        *canvas,
-        DATA_PATH=mixture,
-        OUTPUT_DIR=tmp_path / "stage1",
-        NPROC=2,
-        **common,
+        "llada_v_pretrain.sh", *canvas, DATA_PATH=mixture, OUTPUT_DIR=tmp_path / "stage1", **common
     )
     assert one.returncode == 0, one.stderr[-2000:]
     arguments = json.loads((tmp_path / "stage1" / "run_arguments.json").read_text())
@@ -77,8 +74,7 @@ def test_both_stages_train_by_default_as_the_recipe_does(tmp_path, tiny_backbone
         DATA_PATH=tiny_dataset.json_path,
         IMAGE_FOLDER=tiny_dataset.image_folder,
         GLOBAL_BATCH_SIZE=4,
-        BATCH_SIZE=2,
-        NPROC=1,
+        BATCH_SIZE=1,
         OUTPUT_DIR=tmp_path / "stage2",
         PROJECTOR=tmp_path / "stage1",
         **common,
