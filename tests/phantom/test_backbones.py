@@ -22,6 +22,7 @@ from llava.phantom.backbones.vision import (
     SentenceContrast,
     contrast_batch,
     embedded,
+    longest_sentence,
     new_vision_model,
     sentences,
 )
@@ -86,7 +87,7 @@ def test_a_paraphrase_fits_the_image_and_the_other_side_does_not():
     samples = [
         {"pixels": torch.zeros(3, 4, 4), "sentences": sentences(text)} for text in [*reports, other]
     ]
-    fits = contrast_batch(samples, tokenizer)["fits"].tolist()
+    fits = contrast_batch(samples, tokenizer, longest_sentence(samples, tokenizer))["fits"].tolist()
     assert len(fits[0]) == 3  # left nodule, right nodule, edema
     assert fits[0] == fits[2]
     assert sum(fits[0]) == 1

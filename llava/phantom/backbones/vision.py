@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from llava.phantom.backbones.language import (
     words_of,
 )
 
-IMAGE_SIZE, PATCH_SIZE, SENTENCE_LENGTH = 112, 14, 24
+IMAGE_SIZE, PATCH_SIZE = 112, 14
 BATCH_SIZE = 32
 KEPT_TOKENS = 8
 STYLE_WORDS = (
@@ -92,15 +93,19 @@ def new_vision_model(
     layers: int = 6,
     image_size: int = IMAGE_SIZE,
     patch_size: int = PATCH_SIZE,
+    sentence_length: int = 24,
 ) -> SiglipModel:
-    """A small SigLIP of both halves, in the class the published checkpoint is loaded with."""
+    """A small SigLIP of both halves, in the class the published checkpoint is loaded with.
+
+    Its text half has one layer: it tells a few hundred sentences apart, and is not used again.
+    """
     shape = {"hidden_size": width, "num_attention_heads": max(1, width // 32)}
     text = SiglipTextConfig(
         **shape,
         intermediate_size=2 * width,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         vocab_size=vocabulary,
-        max_position_embeddings=SENTENCE_LENGTH,
+        max_position_embeddings=sentence_length,
         projection_size=width,
         pad_token_id=0,
         bos_token_id=None,
@@ -148,15 +153,17 @@ def pretrain_vision(
     set_seed(seed)
     processor = new_image_processor(image_size)
     tokenizer = train_tokenizer(tokenizer_texts(entries))
-    model = new_vision_model(len(tokenizer), width, layers, image_size, patch_size)
+    samples = [_sample(entry, processor) for entry in entries]
+    length = longest_sentence(samples, tokenizer)
+    model = new_vision_model(len(tokenizer), width, layers, image_size, patch_size, length)
     model.set_attn_implementation("eager")  # so few tokens are fastest written out
 
-    def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return contrast_batch(samples, tokenizer)
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return contrast_batch(batch, tokenizer, length)
 
     fit(
         SentenceContrast(model),
-        [_sample(entry, processor) for entry in entries],
+        samples,
         collate,
         output,
         epochs=epochs,
@@ -179,15 +186,22 @@ def _sample(entry: Entry, processor: SiglipImageProcessorPil) -> dict[str, Any]:
     }
 
 
+@cache
 def content(sentence: str) -> frozenset[str]:
     """The words that a sentence shares with its paraphrases."""
     return frozenset(words_of(sentence)) - STYLE_WORDS
 
 
+def longest_sentence(samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest sentence, to which SigLIP pads all of them."""
+    written = sorted({sentence for sample in samples for sentence in sample["sentences"]})
+    return max(len(ids) for ids in tokenizer(written)["input_ids"])
+
+
 def contrast_batch(
-    samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, length: int
 ) -> dict[str, Tensor]:
-    """Images against one sentence of each content in the batch.
+    """Images against one sentence of each content in the batch, padded to `length`.
 
     A sentence fits the images whose report has its content: were only the words as written to
     count, a paraphrase of a true statement would be taught to be false.
@@ -198,8 +212,7 @@ def contrast_batch(
     ids = tokenizer(
         list(by_content.values()),
         padding="max_length",
-        truncation=True,
-        max_length=SENTENCE_LENGTH,
+        max_length=length,
         return_tensors="pt",
     )["input_ids"]
     said = [{contents[sentence] for sentence in sample["sentences"]} for sample in samples]
