@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Makes the environment where needed and runs the tests: bash scripts/test.sh [pytest's own flags].
+# Makes the environment where needed and runs the tests.
+#   bash scripts/test.sh                    all but the following
+#   bash scripts/test.sh -m whole_scripts   those that run the demo, the training and evaluation scripts, whole
+#   bash scripts/test.sh ARGUMENTS          what pytest makes of them, e.g. tests: everything
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -9,4 +12,8 @@ TEST_WORKERS="${TEST_WORKERS:-2}"
 share_cores "$TEST_WORKERS"
 cd "$ROOT"
 # worksteal: both workers are busy to the end; until then the tests of a file share its fixtures.
+if [[ $# -eq 0 ]]; then
+  log "without the tests that run whole scripts; these: bash scripts/test.sh -m whole_scripts"
+  set -- -m "not whole_scripts"
+fi
 exec "$PYTHON" -m pytest -n "$TEST_WORKERS" --dist worksteal "$@"

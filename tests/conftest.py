@@ -15,11 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 28
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first: both workers then end at the same time."""
-    items.sort(key=lambda item: item.get_closest_marker("whole_scripts") is None)
-
-
 class Backbones(NamedTuple):
     """Folders of a tiny diffusion Qwen3 and a tiny SigLIP, in the published formats."""
 

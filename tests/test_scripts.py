@@ -162,6 +162,9 @@ def test_tests_run_in_as_many_workers_as_asked_with_the_users_flags_last(checkou
     settings = {"PYTHON": str(python), "INIT_ENV": "0", "TEST_WORKERS": "3"}
     done = run_bash("bash scripts/test.sh -k 'some name'", checkout, **settings)
     assert done.stdout == "-m pytest -n 3 --dist worksteal -k some name\n"
+    done = run_bash("bash scripts/test.sh", checkout, **settings)
+    assert done.stdout == "-m pytest -n 3 --dist worksteal -m not whole_scripts\n"
+    assert "bash scripts/test.sh -m whole_scripts" in done.stderr
 
 
 def install_with(checkout: Path, **programs: str) -> subprocess.CompletedProcess[str]:
@@ -220,12 +223,15 @@ bash scripts/test.sh{}
 """
 
 
-def test_ci_runs_the_readmes_own_test_command_then_checks_form(checkout):
-    done = run_ci(checkout, README.format(" -x"), tests='echo "tests got $*"')
+def test_ci_runs_the_readmes_own_test_commands_then_checks_form(checkout):
+    readme = README.format(" -x\nbash scripts/test.sh -m 'two words'")
+    done = run_ci(checkout, readme, tests='echo "tests got $# words: $*"')
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "+ bash scripts/test.sh -x",
-        "tests got -x",
+        "tests got 1 words: -x",
+        "+ bash scripts/test.sh -m 'two words'",
+        "tests got 2 words: -m two words",
         "python -m ruff check .",
         "python -m ruff format --check .",
     ]

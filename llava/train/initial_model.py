@@ -100,7 +100,8 @@ def describe_start(language_model: str | Path, attention_mode: str) -> str:
         in_blocks = "bd3lm" in name.lower()
         kind = "a block-diffusion Qwen3" if in_blocks else "a masked-diffusion Qwen3"
         expect = (
-            "its drafts work from the first step, its causal reading has to be learned again"
+            "its drafts work from the first step, its causal reading has to be learned again "
+            "unless it was trained on next tokens too"
             if attention_mode == "block"
             else "it fills masks from the first step"
         )

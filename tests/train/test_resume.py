@@ -18,7 +18,6 @@ from training_runs import (
 
 from llava.train.run import exits
 
-pytestmark = pytest.mark.whole_scripts
 EPOCHS = ("--num_train_epochs", "3", "--save_steps", "2", "--save_total_limit", "2")
 """6 steps of two micro-batches; checkpoints after steps 2, 4 and 6."""
 EXACT = (
