@@ -43,17 +43,23 @@ WAYS: dict[str, tuple[bool, dict[str, Any], float]] = {
     "own texts, ... and certainty_weight 1": (True, _SINGLE | _CERTAINTY, 1.0),
 }
 """Whether on own texts, objective, and the share of samples with wholly masked blocks, by name."""
-_CERTAIN = {"certainty_weight": 2.0}
+_TWICE_AS_CERTAIN = {"certainty_weight": 2.0}
 BLOCK_WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "pairs": ({}, False),
-    "pairs, certainty_weight 2": (_CERTAIN, False),
+    "pairs, certainty_weight 2": (_TWICE_AS_CERTAIN, False),
     "one copy": (_SINGLE, False),
-    "one copy, certainty_weight 2": (_SINGLE | _CERTAIN, False),
+    "one copy, certainty_weight 2": (_SINGLE | _TWICE_AS_CERTAIN, False),
     "one copy, last-decided masked": (_SINGLE, True),
-    "one copy, last-decided masked, certainty_weight 2": (_SINGLE | _CERTAIN, True),
+    "one copy, last-decided masked, certainty_weight 2": (_SINGLE | _TWICE_AS_CERTAIN, True),
 }
 """On own texts of blocks: objective, and whether the last-decided tokens are masked, by name."""
-THRESHOLD, SEEDS = 0.9, (0, 1, 2)
+SEEDS = (0, 1, 2)
+SPECULATIVE = {"decoder": "speculative", "drafting": "joint"}
+BLOCKS = {"decoder": "blocks", "threshold": 0.9}
+"""How texts are written: sampling settings."""
+SPECULATION = NoiseShape(block_length=BLOCK, random_grid=True)
+DECODED_BLOCKS = NoiseShape(block_length=BLOCK)
+"""How masks are drawn: in blocks that start anywhere, or where decoded ones do."""
 
 
 class Written(NamedTuple):
@@ -98,10 +104,6 @@ def tiny_model(seed: int = 0) -> Qwen3ForMaskedDiffusion:
     return Qwen3ForMaskedDiffusion(config)
 
 
-SPECULATION = NoiseShape(block_length=BLOCK, random_grid=True)
-DECODED_BLOCKS = NoiseShape(block_length=BLOCK)
-
-
 def train(
     model: Qwen3ForMaskedDiffusion,
     rows: Tensor,
@@ -142,10 +144,6 @@ def last_decided(noise: Noise, decided_at: Tensor, generator: torch.Generator) -
         later = order[:, start : start + BLOCK].argsort(dim=1, descending=True).argsort(dim=1)
         masked[:, block] = later < noise.masked_indices[:, block].sum(dim=1, keepdim=True)
     return noise._replace(masked_indices=masked)
-
-
-SPECULATIVE = {"decoder": "speculative", "drafting": "joint"}
-BLOCKS = {"decoder": "blocks", "threshold": THRESHOLD}
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ need_env
 TEST_WORKERS="${TEST_WORKERS:-2}"
 share_cores "$TEST_WORKERS"
 cd "$ROOT"
-# worksteal: both workers are busy to the end; until then the tests of a file share its fixtures.
 if [[ $# -eq 0 ]]; then
   log "without the tests that run whole scripts; these: bash scripts/test.sh -m whole_scripts"
   set -- -m "not whole_scripts"
 fi
+# worksteal: both workers are busy to the end; until then the tests of a file share its fixtures.
 exec "$PYTHON" -m pytest -n "$TEST_WORKERS" --dist worksteal "$@"

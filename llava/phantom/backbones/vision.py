@@ -194,8 +194,12 @@ def content(sentence: str) -> frozenset[str]:
 
 def longest_sentence(samples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the longest sentence, to which SigLIP pads all of them."""
-    written = sorted({sentence for sample in samples for sentence in sample["sentences"]})
-    return max(len(ids) for ids in tokenizer(written)["input_ids"])
+    return max(len(ids) for ids in tokenizer(sentences_of(samples))["input_ids"])
+
+
+def sentences_of(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """Each sentence of the samples once, in the order of the alphabet."""
+    return sorted({sentence for sample in samples for sentence in sample["sentences"]})
 
 
 def contrast_batch(
@@ -206,7 +210,7 @@ def contrast_batch(
     A sentence fits the images whose report has its content: were only the words as written to
     count, a paraphrase of a true statement would be taught to be false.
     """
-    written = sorted({sentence for sample in samples for sentence in sample["sentences"]})
+    written = sentences_of(samples)
     contents = {sentence: content(sentence) for sentence in written}
     by_content = {contents[sentence]: sentence for sentence in reversed(written)}
     ids = tokenizer(
